@@ -1,0 +1,1 @@
+"""What every layer may use: security, permissions, errors, logs. Imports none of the layers."""

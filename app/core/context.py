@@ -1,0 +1,25 @@
+"""What is known of the request at hand, for every log line and every error body."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """Facts of one request; the caller's part is filled in once it is known."""
+
+    request_id: str
+    locale: str = "en"
+    ip: str = ""
+    user_agent: str = ""
+    user_id: int | None = None
+
+
+current: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)
+
+
+def request_context() -> RequestContext:
+    """The context of the request being served, or an empty one outside any request."""
+    return current.get() or RequestContext(request_id="")

@@ -1,0 +1,86 @@
+"""Which passwords are good enough: two policies, common passwords, and nothing of one's own.
+
+The common passwords come from the frequency lists of the zxcvbn library, compared without
+case and without a short tail of digits and signs (`Dragon2024!` is as common as `dragon`),
+and from a list of Spanish ones beside this file's texts.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+
+MAX_PASSWORD = 128
+_SPANISH = Path(__file__).parent.parent / "locales" / "common_passwords_es.txt"
+_SITE_WORDS = ("cimiento",)
+_LONGEST_TAIL = 5
+_SHORTEST_STEM = 4
+
+
+class Policy(StrEnum):
+    """`classic`: at least 8, an upper-case letter, a digit. `nist`: at least 15, no composition."""
+
+    classic = "classic"
+    nist = "nist"
+
+
+MIN_LENGTH = {Policy.classic: 8, Policy.nist: 15}
+
+
+def weaknesses(password: str, policy: Policy, email: str, name: str = "") -> list[str]:
+    """Why a password is refused, as error types of the catalogue; empty when it is good.
+
+    `password` is taken as typed: never stripped, never shortened.
+    """
+    found = []
+    if len(password) < MIN_LENGTH[policy]:
+        found.append("password_too_short")
+    if len(password) > MAX_PASSWORD:
+        found.append("password_too_long")
+    if policy is Policy.classic:
+        if not any(character.isupper() for character in password):
+            found.append("password_no_uppercase")
+        if not any(character.isdigit() for character in password):
+            found.append("password_no_digit")
+    if len(password) <= MAX_PASSWORD and is_common(password):
+        found.append("password_common")
+    if _is_own(password, email, name):
+        found.append("password_personal")
+    return found
+
+
+def is_common(password: str) -> bool:
+    """Whether the password, or the word it decorates, is among the ones tried first."""
+    folded = _fold(password)
+    common = _common_passwords()
+    if folded in common:
+        return True
+    stem = folded.rstrip("0123456789!\"#$%&'()*+,-./:;<=>?@[]^_`{|}~¡¿")
+    tail = len(folded) - len(stem)
+    return tail <= _LONGEST_TAIL and len(stem) >= _SHORTEST_STEM and stem in common
+
+
+def _is_own(password: str, email: str, name: str) -> bool:
+    folded = _fold(password)
+    local_part = email.partition("@")[0]
+    own = {_fold(email), _fold(local_part), _fold(name), _fold(name.replace(" ", ""))} - {""}
+    if folded in own:
+        return True
+    stem = folded.rstrip("0123456789!.@#$%&*?_-")
+    return len(stem) >= _SHORTEST_STEM and stem in own
+
+
+def _fold(value: str) -> str:
+    return unicodedata.normalize("NFKC", value).casefold()
+
+
+@cache
+def _common_passwords() -> frozenset[str]:
+    # Imported at first use: the word lists cost 0.1 s and a few MiB nobody needs at start.
+    from zxcvbn.frequency_lists import FREQUENCY_LISTS  # noqa: PLC0415
+
+    words = {_fold(word) for word in FREQUENCY_LISTS["passwords"]}
+    words |= {_fold(word) for word in _SPANISH.read_text(encoding="utf-8").split()}
+    return frozenset(words | set(_SITE_WORDS))

@@ -1,0 +1,119 @@
+"""The outbox: mails are written with what causes them, then claimed, sent and ticked off.
+
+A claim is a guarded UPDATE: of any number of processes one wins. It also sets the time of the
+next attempt, so the mail of a process that dies in the middle comes up again by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.exceptions import MailAlreadySent
+from app.crud.base import Cursors, Listing, PageOf, one_or_404, paginate
+from app.models.base import utc_now
+from app.models.outbox import MAX_ERROR, Mail, MailKind, MailState
+from app.models.users import User
+from app.schemas.outbox import MailQuery
+
+MAX_ATTEMPTS = 8
+# Longer than one delivery may take: else a slow one would be sent twice.
+LEASE = timedelta(seconds=60)
+_FIRST_WAIT_SECONDS = 10
+_OUTAGE_WAIT = timedelta(seconds=10)
+
+
+def enqueue(session: AsyncSession, kind: MailKind, user: User) -> None:
+    """Write a mail to a (flushed) user, to be sent once this transaction has committed."""
+    session.add(
+        Mail(
+            kind=kind,
+            user_id=user.id,
+            recipient=user.email,
+            locale=user.locale,
+            values={"name": user.name},
+        )
+    )
+
+
+async def due(session: AsyncSession, *, limit: int) -> Sequence[int]:
+    """Ids of mails to try now, the longest waiting first."""
+    statement = (
+        select(Mail.id)
+        .where(Mail.state == MailState.pending, Mail.next_attempt_at <= utc_now())
+        .order_by(Mail.next_attempt_at, Mail.id)
+        .limit(limit)
+    )
+    return (await session.scalars(statement)).all()
+
+
+async def claim(session: AsyncSession, *, mail_id: int) -> Mail | None:
+    """Take a due mail for one attempt; None when another process was faster."""
+    now = utc_now()
+    claimed = await session.execute(
+        update(Mail)
+        .where(
+            Mail.id == mail_id,
+            Mail.state == MailState.pending,
+            Mail.next_attempt_at <= now,
+        )
+        .values(attempts=Mail.attempts + 1, next_attempt_at=now + LEASE)
+    )
+    return await session.get_one(Mail, mail_id) if claimed.rowcount else None
+
+
+async def mark_sent(session: AsyncSession, *, mail_id: int) -> None:
+    """Tick off a mail the server has taken."""
+    mail = await session.get_one(Mail, mail_id)
+    mail.state, mail.sent_at, mail.last_error = MailState.sent, utc_now(), None
+
+
+async def mark_failed(
+    session: AsyncSession, *, mail_id: int, reason: str, is_outage: bool
+) -> MailState:
+    """Put a mail back for another attempt, or give it up after MAX_ATTEMPTS.
+
+    While the server is out of reach the mail is not to blame: such attempts do not count.
+    """
+    mail = await session.get_one(Mail, mail_id)
+    mail.last_error = reason[:MAX_ERROR]
+    if is_outage:
+        mail.attempts -= 1
+        mail.next_attempt_at = utc_now() + _OUTAGE_WAIT
+    elif mail.attempts >= MAX_ATTEMPTS:
+        mail.state = MailState.dead
+    else:
+        wait = _FIRST_WAIT_SECONDS * 2 ** (mail.attempts - 1)
+        mail.next_attempt_at = utc_now() + timedelta(seconds=wait)
+    return mail.state
+
+
+async def retry(session: AsyncSession, *, mail_id: int) -> Mail:
+    """Make a mail due at once, with all its attempts. Raises NotFound, MailAlreadySent."""
+    mail = await one_or_404(session, select(Mail).where(Mail.id == mail_id).with_for_update())
+    if mail.state == MailState.sent:
+        raise MailAlreadySent
+    mail.state, mail.attempts, mail.next_attempt_at = MailState.pending, 0, utc_now()
+    await session.flush()
+    return mail
+
+
+async def list_mails(session: AsyncSession, *, query: MailQuery, cursors: Cursors) -> PageOf[Mail]:
+    """Mails that match the filters."""
+    matching = select(Mail.id)
+    if query.state is not None:
+        matching = matching.where(Mail.state == query.state)
+    if query.kind is not None:
+        matching = matching.where(Mail.kind == query.kind)
+    listing = Listing(
+        name="outbox",
+        matching=matching,
+        id=Mail.id,
+        keys={"created_at": Mail.created_at},
+        rows=lambda page: select(Mail).join(page, page.c.id == Mail.id),
+        item=lambda row: row[0],
+    )
+    return await paginate(session, listing, query, cursors)

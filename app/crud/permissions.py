@@ -1,0 +1,35 @@
+"""The permissions roles can grant: an enum in code, listed like everything else."""
+
+from __future__ import annotations
+
+from app.core import i18n
+from app.core.context import request_context
+from app.core.permissions import Permission
+from app.crud.base import Cursors, PageOf, page_of
+from app.schemas.roles import PermissionInfo, PermissionQuery
+
+_LISTING = "permissions"
+
+
+def list_permissions(*, query: PermissionQuery, cursors: Cursors) -> PageOf[PermissionInfo]:
+    """A page of the permissions, described in the request's language."""
+    names: list[str] = sorted(Permission, reverse=query.sort.startswith("-"))
+    total: int | None = len(names)
+    sort = query.sort
+    if query.cursor is None:
+        skipped = (query.page - 1) * query.page_size
+        found = names[skipped : skipped + query.page_size]
+    else:
+        sort, last, _ = cursors.load(_LISTING, query)
+        names.sort(reverse=sort.startswith("-"))
+        found, total = names[names.index(last) + 1 :][: query.page_size + 1], None
+    locale = request_context().locale
+    return page_of(
+        query,
+        found,
+        total=total,
+        item=lambda name: PermissionInfo(
+            name=Permission(name), description=i18n.text(locale, "permissions", name)
+        ),
+        position=lambda name: cursors.dump(_LISTING, sort, name, 0),
+    )

@@ -1,0 +1,258 @@
+"""Accounts: made, found, changed, put in the trash and taken out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, or_, select
+from sqlalchemy import update as sql_update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import selectinload
+
+from app.core.context import request_context
+from app.core.exceptions import (
+    EmailTaken,
+    FieldError,
+    Invalid,
+    InvalidCredentials,
+    LastAdmin,
+    WrongCurrentPassword,
+)
+from app.core.passwords import MAX_PASSWORD, MIN_LENGTH, Policy, weaknesses
+from app.core.permissions import ADMIN_ROLE, USER_ROLE, Caller, Permission
+from app.core.security import Passwords
+from app.crud import outbox, sessions
+from app.crud.base import Cursors, Listing, PageOf, flush_or_conflict, one_or_404, paginate
+from app.database import Database
+from app.models.base import INCLUDE_DELETED
+from app.models.outbox import MailKind
+from app.models.posts import Post
+from app.models.roles import Role
+from app.models.users import User, UserRole, email_key
+from app.schemas.users import (
+    Member,
+    MemberQuery,
+    ProfileUpdate,
+    Registration,
+    UserCreate,
+    UserQuery,
+    UserUpdate,
+    normal_email,
+)
+
+_PRIVATE = {"email": None, "phone": None, "birth_date": None}
+_EMAIL_CONFLICT = {"uq_users_live_email": EmailTaken}
+_WITH_ROLES = selectinload(User.roles)
+_WITH_PERMISSIONS = selectinload(User.roles).selectinload(Role.granted)
+
+
+async def register(
+    session: AsyncSession, *, data: Registration, passwords: Passwords, policy: Policy
+) -> User:
+    """A new account with the role `user`, and its welcome mail, in one transaction.
+
+    Raises Invalid for a weak password and EmailTaken.
+    """
+    refuse_weak(data.password, policy, email=data.email, name=data.name)
+    password_hash = await passwords.hash(data.password)
+    user = User(
+        **data.model_dump(exclude={"password"}),
+        email_key=email_key(data.email),
+        password_hash=password_hash,
+        locale=request_context().locale,
+    )
+    await _add(session, user, roles=[USER_ROLE])
+    outbox.enqueue(session, MailKind.welcome, user)
+    await session.flush()
+    return user
+
+
+async def create(session: AsyncSession, *, data: UserCreate) -> User:
+    """A new account without a password, with the role `user`. Raises EmailTaken."""
+    user = User(**data.model_dump(), email_key=email_key(data.email))
+    await _add(session, user, roles=[USER_ROLE])
+    return user
+
+
+async def create_admin(session: AsyncSession, *, email: str, name: str, password_hash: str) -> User:
+    """An account with the role `admin`. Raises EmailTaken."""
+    user = User(email=email, email_key=email_key(email), name=name, password_hash=password_hash)
+    await _add(session, user, roles=[ADMIN_ROLE, USER_ROLE])
+    return user
+
+
+async def _add(session: AsyncSession, user: User, *, roles: list[str]) -> None:
+    user.roles = list(await session.scalars(select(Role).where(Role.name.in_(roles))))
+    session.add(user)
+    await flush_or_conflict(session, _EMAIL_CONFLICT)
+
+
+def refuse_weak(password: str, policy: Policy, *, email: str, name: str) -> None:
+    """Raise Invalid, with every reason, for a password the policy refuses."""
+    bounds = {"min": MIN_LENGTH[policy], "max": MAX_PASSWORD}
+    found = weaknesses(password, policy, email, name)
+    if found:
+        raise Invalid([FieldError("password", reason, bounds) for reason in found])
+
+
+async def find_credentials(session: AsyncSession, *, email: str) -> User | None:
+    """The live account with an address, disabled or not; None when there is none."""
+    known = normal_email(email)
+    if known is None:
+        return None
+    return await session.scalar(select(User).where(User.live_email == email_key(known)))
+
+
+async def lock_unchanged(session: AsyncSession, account: User) -> User:
+    """The account again, locked, if it is still what was verified; else InvalidCredentials."""
+    statement = select(User).where(
+        User.id == account.id, User.password_hash == account.password_hash, User.is_active
+    )
+    user = await session.scalar(statement.with_for_update())
+    if user is None:
+        raise InvalidCredentials
+    return user
+
+
+async def get(session: AsyncSession, *, user_id: int) -> User:
+    """A live user with their roles, or NotFound."""
+    return await one_or_404(session, select(User).where(User.id == user_id).options(_WITH_ROLES))
+
+
+async def get_me(session: AsyncSession, *, user_id: int) -> User:
+    """A live user with their roles and what these permit, or NotFound."""
+    statement = select(User).where(User.id == user_id).options(_WITH_PERMISSIONS)
+    return await one_or_404(session, statement)
+
+
+async def get_for_update(
+    session: AsyncSession, *, user_id: int, include_deleted: bool = False
+) -> User:
+    """A user, locked, with their roles and what these permit, or NotFound."""
+    statement = select(User).where(User.id == user_id).options(_WITH_PERMISSIONS)
+    statement = statement.execution_options(**{INCLUDE_DELETED: include_deleted})
+    return await one_or_404(session, statement.with_for_update(of=User))
+
+
+async def update(session: AsyncSession, *, user: User, data: ProfileUpdate | UserUpdate) -> User:
+    """Apply what the body holds. Disabling ends every session; raises LastAdmin."""
+    changes: dict[str, Any] = data.model_dump()
+    if user.is_active and changes.get("is_active") is False:
+        await keep_an_admin(session, without=user.id)
+        await sessions.end_all(session, user_id=user.id)
+    for name, value in changes.items():
+        setattr(user, name, value)
+    await session.flush()
+    return user
+
+
+async def confirm_password(
+    database: Database, *, passwords: Passwords, user_id: int, password: str
+) -> None:
+    """Raise WrongCurrentPassword unless it is the user's. Holds no transaction meanwhile."""
+    async with database.begin(readonly=True) as session:
+        stored = await session.scalar(select(User.password_hash).where(User.id == user_id))
+    matches, _ = await passwords.verify(password, stored)
+    if not matches:
+        raise WrongCurrentPassword
+
+
+async def soft_delete(session: AsyncSession, *, user: User) -> None:
+    """Put a user and their live posts in the trash and end their sessions; raises LastAdmin."""
+    await keep_an_admin(session, without=user.id)
+    user.soft_delete()
+    await session.flush()
+    await session.execute(
+        sql_update(Post)
+        .where(Post.author_id == user.id)
+        # A post that comes back is the post that went: same version, same last change.
+        .values(deleted_at=user.deleted_at, deleted_with_author=True, updated_at=Post.updated_at)
+    )
+    await sessions.end_all(session, user_id=user.id)
+
+
+async def restore(session: AsyncSession, *, user: User) -> User:
+    """Take a user out of the trash, with the posts that went in with them.
+
+    Raises EmailTaken when somebody else has the address by now. A live user stays as they are.
+    """
+    if user.deleted_at is not None:
+        user.restore()
+        await flush_or_conflict(session, _EMAIL_CONFLICT)
+        await session.execute(
+            sql_update(Post)
+            .where(Post.author_id == user.id, Post.deleted_with_author)
+            .values(deleted_at=None, deleted_with_author=False, updated_at=Post.updated_at)
+            .execution_options(**{INCLUDE_DELETED: True})
+        )
+    return user
+
+
+async def keep_an_admin(session: AsyncSession, *, without: int) -> None:
+    """Raise LastAdmin if user `without` is the only active admin left.
+
+    Locks the admin role's row, so that of two admins who remove each other at the same
+    moment the second one is counted after the first is gone.
+    """
+    await session.scalar(select(Role.id).where(Role.name == ADMIN_ROLE).with_for_update())
+    if set(await session.scalars(_active_admins())) == {without}:
+        raise LastAdmin
+
+
+async def has_admin(session: AsyncSession) -> bool:
+    """Whether anybody can administrate."""
+    return bool(await session.scalar(_active_admins().limit(1)))
+
+
+def _active_admins() -> Select[int]:
+    return (
+        select(User.id)
+        .join(UserRole, UserRole.user_id == User.id)
+        .join(Role, Role.id == UserRole.role_id)
+        .where(Role.name == ADMIN_ROLE, User.is_active)
+    )
+
+
+async def list_users(session: AsyncSession, *, query: UserQuery, cursors: Cursors) -> PageOf[User]:
+    """Users that match the filters, with their roles."""
+    matching = select(User.id).where(*_filters(query))
+    return await paginate(session, _listing(matching, deleted=query.deleted), query, cursors)
+
+
+async def list_members(
+    session: AsyncSession, *, caller: Caller, role_id: int, query: MemberQuery, cursors: Cursors
+) -> PageOf[Member]:
+    """Users who have a role; with what is private about them only for `users:read`."""
+    having = select(UserRole.user_id).where(UserRole.role_id == role_id)
+    listing = _listing(select(User.id).where(User.id.in_(having)))
+    page = await paginate(session, listing, query, cursors)
+    hidden = {} if caller.may(Permission.users_read) else _PRIVATE
+    return page.of(lambda user: Member.model_validate(user).model_copy(update=hidden))
+
+
+def _filters(query: UserQuery) -> Iterator[ColumnElement[bool]]:
+    if query.deleted:
+        yield User.deleted_at.is_not(None)
+    if query.is_active is not None:
+        yield User.is_active.is_(query.is_active)
+    if query.role is not None:
+        having = select(UserRole.user_id).join(Role, Role.id == UserRole.role_id)
+        yield User.id.in_(having.where(Role.name == query.role))
+    if query.q:
+        yield or_(
+            User.name.icontains(query.q, autoescape=True),
+            User.email.icontains(query.q, autoescape=True),
+        )
+
+
+def _listing(matching: Select[int], *, deleted: bool = False) -> Listing[User]:
+    return Listing(
+        name="users",
+        matching=matching,
+        id=User.id,
+        keys={"created_at": User.created_at, "name": User.name, "email": User.email},
+        rows=lambda page: select(User).join(page, page.c.id == User.id).options(_WITH_ROLES),
+        item=lambda row: row[0],
+        include_deleted=deleted,
+    )

@@ -1,0 +1,191 @@
+"""The database: one engine, one commit, three dialects.
+
+`Database.begin()` holds the only commit of the code base. A request gets its session from
+`routers/deps.py`; scripts and background work call `begin()` themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+from sqlalchemy.orm.exc import StaleDataError
+
+from app.config import Settings
+
+POOL_TIMEOUT_SECONDS = 3
+POOL_RECYCLE_SECONDS = 1800
+STATEMENT_SECONDS = 10
+LOCK_WAIT_SECONDS = 3
+_READONLY = "cimiento_readonly"
+_SQLITE_PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=NORMAL",
+    "foreign_keys=ON",
+    f"busy_timeout={LOCK_WAIT_SECONDS * 1000}",
+)
+# MariaDB/MySQL error numbers and SQLSTATEs after which the same transaction may succeed.
+_TRANSIENT_ERRNOS = {1205, 1213, 1020}
+_TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03"}
+# Refused, gone, too many connections, read-only, shutting down, statement timed out.
+_OUTAGE_ERRNOS = {1040, 1053, 1129, 1158, 1159, 1160, 1161, 1203, 1290, 1317, 1836, 1927, 1969}
+_OUTAGE_ERRNOS |= {3024, *range(2000, 2056)}
+_OUTAGE_SQLSTATE_CLASSES = ("08", "53", "57", "25006")
+
+
+class Database:
+    """Sessions on one engine, for reading and for writing.
+
+    `expire_on_commit` is off: what a route returns is serialised from what was flushed.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        reader = engine.execution_options(**{_READONLY: True})
+        self._writing = async_sessionmaker(engine, expire_on_commit=False)
+        self._reading = async_sessionmaker(reader, expire_on_commit=False)
+
+    @property
+    def dialect(self) -> str:
+        """`sqlite`, `mysql` (MariaDB too) or `postgresql`."""
+        return self.engine.dialect.name
+
+    @asynccontextmanager
+    async def begin(self, *, readonly: bool = False) -> AsyncIterator[AsyncSession]:
+        """A session whose transaction commits at the end of the block, or leaves no trace.
+
+        No connection is taken before the first statement, so what comes before it (hashing a
+        password) holds no lock. Read-only transactions never wait for writers on SQLite.
+        """
+        sessions = self._reading if readonly else self._writing
+        async with sessions.begin() as session:
+            yield session
+
+    async def dispose(self) -> None:
+        """Close every pooled connection; the engine is of no use afterwards."""
+        await self.engine.dispose()
+
+
+def connect(settings: Settings) -> Database:
+    """The database of the settings. Nothing is connected to before the first use."""
+    return Database(create_engine(settings))
+
+
+def create_engine(settings: Settings) -> AsyncEngine:
+    """An engine for the settings' URL, with the session settings each dialect needs."""
+    url = settings.url
+    options: dict[str, Any] = {
+        # Statements are logged and raised without their parameters: those hold hashes.
+        "hide_parameters": True,
+        "pool_size": settings.database_pool_size,
+        "max_overflow": 0,
+        "pool_timeout": POOL_TIMEOUT_SECONDS,
+    }
+    match url.get_backend_name():
+        case "sqlite":
+            settings.data_dir.mkdir(parents=True, exist_ok=True)
+            engine = create_async_engine(url, **options)
+            _prepare_sqlite(engine)
+        case "mysql":
+            engine = create_async_engine(
+                url.update_query_dict({"charset": "utf8mb4"}),
+                isolation_level="READ COMMITTED",
+                pool_pre_ping=True,
+                pool_recycle=POOL_RECYCLE_SECONDS,
+                connect_args={
+                    "connect_timeout": POOL_TIMEOUT_SECONDS,
+                    "init_command": _MARIADB_SESSION,
+                },
+                **options,
+            )
+        case _:
+            engine = create_async_engine(
+                url,
+                isolation_level="READ COMMITTED",
+                pool_pre_ping=True,
+                pool_recycle=POOL_RECYCLE_SECONDS,
+                connect_args={
+                    "connect_timeout": POOL_TIMEOUT_SECONDS,
+                    "options": _POSTGRESQL_SESSION,
+                },
+                **options,
+            )
+    return engine
+
+
+_MARIADB_SESSION = (
+    "SET SESSION sql_mode='STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,"
+    "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', time_zone='+00:00', "
+    f"max_statement_time={STATEMENT_SECONDS}, innodb_lock_wait_timeout={LOCK_WAIT_SECONDS}"
+)
+_POSTGRESQL_SESSION = f"-c timezone=UTC -c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout={LOCK_WAIT_SECONDS}s"
+
+
+def _prepare_sqlite(engine: AsyncEngine) -> None:
+    @event.listens_for(engine.sync_engine, "connect")
+    def set_pragmas(connection: Any, _: object) -> None:
+        # The driver must not open transactions by itself: `begin` below does.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in _SQLITE_PRAGMAS:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Any) -> None:
+        # A deferred transaction that turns writer fails with "database is locked" under load.
+        readonly = connection.get_execution_options().get(_READONLY)
+        connection.exec_driver_sql("BEGIN" if readonly else "BEGIN IMMEDIATE")
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the same transaction may well succeed when run again at once."""
+    if isinstance(error, StaleDataError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    original = error.orig
+    return (
+        _errno(original) in _TRANSIENT_ERRNOS
+        or _sqlstate(original) in _TRANSIENT_SQLSTATES
+        or "database is locked" in str(original)
+    )
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether the database is away, full or too slow: the request itself was not at fault."""
+    if is_transient(error) or isinstance(error, PoolTimeout | ConnectionError | TimeoutError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    original = error.orig
+    return (
+        error.connection_invalidated
+        or _errno(original) in _OUTAGE_ERRNOS
+        or _sqlstate(original).startswith(_OUTAGE_SQLSTATE_CLASSES)
+        or (
+            not _sqlstate(original)
+            and isinstance(error, OperationalError | InterfaceError)
+            and _errno(original) is None
+        )
+    )
+
+
+def _errno(original: BaseException | None) -> int | None:
+    """The MariaDB/MySQL error number of a driver's exception."""
+    first = original.args[0] if original is not None and original.args else None
+    return first if isinstance(first, int) else None
+
+
+def _sqlstate(original: BaseException | None) -> str:
+    return getattr(original, "sqlstate", None) or ""

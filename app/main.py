@@ -1,0 +1,105 @@
+"""The application: every part is made here, and handed to the others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.middleware.cors import CORSMiddleware
+
+from app import __version__, database, openapi
+from app.config import LogFormat, Settings, load_settings
+from app.core import logging, problems
+from app.core.middleware import BodyLimit, Deadline, Recover, RequestScope, TrustedHosts
+from app.core.security import AccessTokens, Passwords
+from app.crud.base import Cursors
+from app.routers import auth, docs, operations, outbox, posts, roles, tags, users
+from app.tasks.dispatcher import Dispatcher
+from app.tasks.mail import mailer_for
+
+_EXPOSED = ["ETag", "Link", "Location", "Retry-After", "X-Request-ID", "X-Total-Count"]
+
+
+def create_app(settings: Settings | None = None, *, passwords: Passwords | None = None) -> FastAPI:
+    """The application for some settings (default: the environment's).
+
+    Nothing is connected to before the first request. Ends the process on unsafe settings.
+    """
+    settings = settings or load_settings()
+    app = FastAPI(
+        title="Cimiento API",
+        version=__version__,
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.docs_enabled else None,
+        redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
+    )
+    secret = settings.secret_key.get_secret_value()
+    state = app.state
+    state.settings = settings
+    state.database = database.connect(settings)
+    state.passwords = passwords or Passwords()
+    state.tokens = AccessTokens(secret, minutes=settings.access_token_minutes)
+    state.cursors = Cursors(secret)
+    state.dispatcher = Dispatcher(state.database, mailer_for(settings), settings)
+    problems.register(app)
+    openapi.install(app)
+    _add_routes(app, settings)
+    _add_middleware(app, settings)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    logging.configure(level=settings.log_level, as_json=settings.log_format is LogFormat.json)
+    app.state.dispatcher.start()
+    yield
+    # The dispatcher still writes down what it sent; the connections close after it.
+    await app.state.dispatcher.stop()
+    await app.state.database.dispose()
+
+
+def _operation_id(route: APIRoute) -> str:
+    """The function's name: unique, short, and what generated clients call their methods."""
+    return route.name
+
+
+def _add_routes(app: FastAPI, settings: Settings) -> None:
+    for module in (auth, users, roles, posts, tags, outbox, operations):
+        app.include_router(module.router)
+    app.include_router(docs.errors_router)
+    if settings.docs_enabled:
+        app.include_router(docs.docs_router)
+        app.mount("/static/vendor", docs.vendor_assets)
+    app.mount("/static", docs.own_assets)
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """`core/middleware.py` explains each; the last one added is the first one met."""
+    app.add_middleware(Recover, is_transient=database.is_transient, is_outage=database.is_outage)
+    app.add_middleware(Deadline, seconds=settings.request_timeout_seconds)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "If-Match", "X-Request-ID"],
+            expose_headers=_EXPOSED,
+            max_age=600,
+        )
+    app.add_middleware(TrustedHosts, hosts=settings.trusted_hosts)
+    app.add_middleware(RequestScope, access_log=settings.access_log)
+
+
+def __getattr__(name: str) -> Any:
+    """`uvicorn app.main:app` works too; importing this module alone reads no settings."""
+    if name == "app":
+        return create_app()
+    raise AttributeError(name)

@@ -1,0 +1,126 @@
+"""What every table shares: the metadata's names, UTC time, soft delete."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import BigInteger, DateTime, Dialect, ForeignKey, Integer, MetaData, String, event
+from sqlalchemy.dialects import mysql
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    MappedColumn,
+    ORMExecuteState,
+    Session,
+    mapped_column,
+    with_loader_criteria,
+)
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+# SQLite only counts up an INTEGER PRIMARY KEY by itself; MariaDB and PostgreSQL get 64 bits.
+BigId = BigInteger().with_variant(Integer(), "sqlite")
+MARIADB_TABLE = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_unicode_ci",
+    # An id is never given out twice, not even after its row was purged.
+    "sqlite_autoincrement": True,
+}
+INCLUDE_DELETED = "include_deleted"
+
+
+def utc_now() -> datetime:
+    """The time now: aware, UTC, microseconds."""
+    return datetime.now(UTC)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment, kept in UTC with microseconds on every dialect; refuses naive values.
+
+    MariaDB and SQLite would otherwise drop the offset, and MariaDB the microseconds, silently.
+    """
+
+    impl = DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name in {"mysql", "mariadb"}:
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(DateTime(timezone=dialect.name == "postgresql"))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a moment needs its time zone")
+        utc = value.astimezone(UTC)
+        return utc if dialect.name == "postgresql" else utc.replace(tzinfo=None)
+
+    def process_result_value(
+        self,
+        value: datetime | None,
+        dialect: Dialect,  # noqa: ARG002 the base class's signature
+    ) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """The base of all models; constraint names are fixed, as errors are told apart by them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: UtcDateTime()}
+
+
+def exact_text(length: int) -> String:
+    """Text compared byte by byte; MariaDB's default takes `a`, `A` and `á` for the same."""
+    return String(length).with_variant(
+        mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
+    )
+
+
+def reference(column: str, *, ondelete: str, **options: Any) -> MappedColumn[Any]:
+    """A foreign key column to `table.id`."""
+    return mapped_column(BigId, ForeignKey(column, ondelete=ondelete), **options)
+
+
+class Row(Base):
+    """A table with a numeric id and the moments of its making and last change."""
+
+    __abstract__ = True
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True, sort_order=-1)
+    created_at: Mapped[datetime] = mapped_column(default=utc_now, sort_order=90)
+    # Set in Python: a server-side value would expire the attribute after each flush.
+    updated_at: Mapped[datetime] = mapped_column(default=utc_now, onupdate=utc_now, sort_order=91)
+
+
+class SoftDelete:
+    """Rows that go to the trash first. Every ORM statement passes over them unless it says
+    `execution_options(include_deleted=True)`."""
+
+    deleted_at: Mapped[datetime | None] = mapped_column(default=None, sort_order=92)
+
+
+@event.listens_for(Session, "do_orm_execute")
+def _hide_deleted(state: ORMExecuteState) -> None:
+    """Add `deleted_at IS NULL` for every soft-deletable entity of a statement."""
+    if state.is_column_load or state.is_relationship_load:
+        return
+    if state.execution_options.get(INCLUDE_DELETED, False):
+        return
+    state.statement = state.statement.options(
+        with_loader_criteria(
+            SoftDelete, lambda model: model.deleted_at.is_(None), include_aliases=True
+        )
+    )

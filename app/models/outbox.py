@@ -1,0 +1,54 @@
+"""Mails waiting to be sent, written in the transaction that causes them."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, Index, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.models.base import MARIADB_TABLE, Row, exact_text, reference, utc_now
+from app.models.users import MAX_EMAIL
+
+MAX_ERROR = 300
+
+
+class MailKind(StrEnum):
+    """Which mail it is; its texts are `mail.<kind>` in `app/locales/`."""
+
+    welcome = "welcome"
+
+
+class MailState(StrEnum):
+    """`pending` until delivered (`sent`) or given up after too many refusals (`dead`)."""
+
+    pending = "pending"
+    sent = "sent"
+    dead = "dead"
+
+
+class Mail(Row):
+    """One mail. `key` becomes its Message-ID, the same on every attempt."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (
+        UniqueConstraint("key"),
+        Index(None, "state", "next_attempt_at"),
+        Index(None, "created_at", "id"),
+        MARIADB_TABLE,
+    )
+
+    key: Mapped[str] = mapped_column(exact_text(64), default=lambda: secrets.token_hex(16))
+    kind: Mapped[MailKind] = mapped_column(String(32))
+    user_id: Mapped[int | None] = reference("users.id", ondelete="SET NULL", index=True)
+    recipient: Mapped[str] = mapped_column(String(MAX_EMAIL))
+    locale: Mapped[str] = mapped_column(String(8))
+    values: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    state: Mapped[MailState] = mapped_column(String(16), default=MailState.pending)
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime] = mapped_column(default=utc_now)
+    sent_at: Mapped[datetime | None] = mapped_column(default=None)
+    last_error: Mapped[str | None] = mapped_column(String(MAX_ERROR), default=None)

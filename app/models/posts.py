@@ -1,0 +1,88 @@
+"""Posts: what users write. Copy this module, and its namesakes, to add a resource."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import Computed, Index, String, Text
+from sqlalchemy.dialects import mysql
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from app.models.base import MARIADB_TABLE, Row, SoftDelete, reference, utc_now
+from app.models.tags import Tag
+from app.models.users import User
+
+MAX_TITLE = 200
+MAX_CONTENT = 100_000
+
+
+class PostStatus(StrEnum):
+    """Drafts are seen by their author; published posts by everyone."""
+
+    draft = "draft"
+    published = "published"
+
+
+def _listed_by(*columns: str) -> Index:
+    """An index that a listing in this order is read from without touching the rows it skips."""
+    covered = [name for name in ("id", "deleted_at", "status", "author_id") if name not in columns]
+    return Index(None, *columns, *covered)
+
+
+class Post(Row, SoftDelete):
+    """A post, owned by its author; `version` counts its changes and is its ETag."""
+
+    __tablename__ = "posts"
+    __table_args__ = (
+        _listed_by("created_at"),
+        _listed_by("updated_at"),
+        _listed_by("published_order"),
+        _listed_by("title"),
+        _listed_by("author_id", "created_at"),
+        Index(None, "deleted_at"),
+        MARIADB_TABLE,
+    )
+
+    author_id: Mapped[int] = reference("users.id", ondelete="RESTRICT")
+    title: Mapped[str] = mapped_column(String(MAX_TITLE))
+    content: Mapped[str] = mapped_column(
+        Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+    )
+    status: Mapped[PostStatus] = mapped_column(String(16), default=PostStatus.draft)
+    published_at: Mapped[datetime | None] = mapped_column(default=None)
+    # Never null, so that drafts have a place in the order and a cursor can stand on it.
+    # (MariaDB takes no NOT NULL on a generated column.)
+    published_order: Mapped[datetime] = mapped_column(
+        Computed("COALESCE(published_at, '1970-01-01 00:00:00.000000')", persisted=True),
+        nullable=True,
+    )
+    version: Mapped[int] = mapped_column(default=1)
+    # Whether it is in the trash because its author is: what restoring the author brings back.
+    deleted_with_author: Mapped[bool] = mapped_column(default=False)
+
+    author: Mapped[User] = relationship(lazy="raise")
+    labels: Mapped[list[Tag]] = relationship(secondary="post_tags", lazy="raise", order_by=Tag.name)
+
+    @property
+    def tags(self) -> list[str]:
+        """The names of the post's tags, in order."""
+        return sorted(label.name for label in self.labels)
+
+    def change(self, **values: object) -> None:
+        """Set what differs and count it as one change; nothing happens when nothing differs."""
+        differing = {name: value for name, value in values.items() if getattr(self, name) != value}
+        if not differing:
+            return
+        for name, value in differing.items():
+            setattr(self, name, value)
+        if "status" in differing:
+            self.published_at = utc_now() if self.status == PostStatus.published else None
+        self.version += 1
+        self.updated_at = utc_now()
+
+    def soft_delete(self) -> None:
+        self.change(deleted_at=utc_now())
+
+    def restore(self) -> None:
+        self.change(deleted_at=None, deleted_with_author=False)

@@ -1,0 +1,30 @@
+"""Tags: created by use, shared by posts."""
+
+from __future__ import annotations
+
+from sqlalchemy import Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.models.base import MARIADB_TABLE, Base, BigId, exact_text, reference
+
+MAX_TAG = 50
+
+
+class Tag(Base):
+    """A tag's normalised name."""
+
+    __tablename__ = "tags"
+    __table_args__ = (UniqueConstraint("name"), MARIADB_TABLE)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    name: Mapped[str] = mapped_column(exact_text(MAX_TAG))
+
+
+class PostTag(Base):
+    """Which post has which tag."""
+
+    __tablename__ = "post_tags"
+    __table_args__ = (Index(None, "tag_id", "post_id"), MARIADB_TABLE)
+
+    post_id: Mapped[int] = reference("posts.id", ondelete="CASCADE", primary_key=True)
+    tag_id: Mapped[int] = reference("tags.id", ondelete="CASCADE", primary_key=True)

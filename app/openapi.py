@@ -1,0 +1,177 @@
+"""The OpenAPI document: what FastAPI knows, made true and complete.
+
+FastAPI documents its own 422 body and no other error; here every operation gets the errors
+it can answer with, in our shape, and says which permission it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from app.core import i18n
+from app.core.exceptions import (
+    AppError,
+    BadRequest,
+    InsufficientScope,
+    InternalError,
+    Invalid,
+    InvalidCursor,
+    InvalidToken,
+    NotFound,
+    PayloadTooLarge,
+    Unauthenticated,
+    Unavailable,
+    UntrustedHost,
+)
+from app.core.permissions import Permission
+from app.routers.responses import problems
+from app.schemas.problems import Problem, ValidationProblem
+
+DESCRIPTION = """\
+Users, posts and roles.
+
+**Log in** with *Authorize* below, or `POST /api/v1/auth/login`, and send the token as
+`Authorization: Bearer …`. **Lists** take `page` and `page_size`, or follow `next_cursor`.
+**Errors** are [problem documents](/errors) with a stable `code`; their texts are English or
+Spanish by `Accept-Language`.
+"""
+_TAGS = [
+    {"name": "auth", "description": "Accounts and logins."},
+    {"name": "users", "description": "Your own account, and everybody's for administrators."},
+    {"name": "roles", "description": "Roles and the permissions they grant."},
+    {"name": "posts", "description": "What users write."},
+    {"name": "tags", "description": "What posts are about."},
+    {"name": "operations", "description": "Health and the mail outbox."},
+]
+_REQUEST_ID = {
+    "description": "Identifies the request in the logs; yours, if you sent one.",
+    "schema": {"type": "string"},
+}
+_ETAG = {"description": "The version, for `If-Match`.", "schema": {"type": "string"}}
+_LOCATION = {"description": "Where the new row is.", "schema": {"type": "string"}}
+_LIST_HEADERS = {
+    "Link": {
+        "description": "`first`, `prev`, `next`, `last` (RFC 8288).",
+        "schema": {"type": "string"},
+    },
+    "X-Total-Count": {"description": "Not with a cursor.", "schema": {"type": "integer"}},
+}
+
+
+def install(app: FastAPI) -> None:
+    """Make `app.openapi()` answer the completed document, built once."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _build(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's docs have it
+
+
+def _build(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=DESCRIPTION,
+        routes=app.routes,
+        tags=_TAGS,
+        separate_input_output_schemas=app.separate_input_output_schemas,
+    )
+    schemas = document["components"]["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    for model in (Problem, ValidationProblem):
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
+    flows = document["components"]["securitySchemes"]["OAuth2"]["flows"]
+    flows["password"]["scopes"] = {
+        name: i18n.text("en", "permissions", name) for name in Permission
+    }
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            _complete(operation, path)
+    return document
+
+
+def _complete(operation: dict[str, Any], path: str) -> None:
+    scopes = _permissions(operation)
+    if scopes:
+        names = " or ".join(f"`{name}`" for name in scopes)
+        operation["description"] = f"{operation['description']}\n\nPermission: {names}."
+        operation["security"] = [{"OAuth2": [name]} for name in scopes]
+    operation.setdefault("security", [])
+    responses = operation["responses"]
+    responses.pop("422", None)
+    for status, documented in problems(*_errors(operation, path)).items():
+        own = responses.setdefault(str(status), documented)
+        if own is not documented:
+            _merge(own, documented)
+    for status, response in responses.items():
+        response["headers"] = _headers(operation, status, response)
+    operation["responses"] = dict(sorted(responses.items()))
+
+
+def _permissions(operation: dict[str, Any]) -> list[str]:
+    """The permissions of the operation's gate; any one of them opens it."""
+    return [
+        name
+        for entry in operation.get("security", [])
+        for names in entry.values()
+        for name in names
+    ]
+
+
+def _errors(operation: dict[str, Any], path: str) -> Iterator[type[AppError]]:
+    """What an operation can answer beside what its route documents."""
+    parameters = {entry["name"] for entry in operation.get("parameters", [])}
+    security = operation["security"]
+    if "requestBody" in operation:
+        yield from (BadRequest, PayloadTooLarge)
+    if "requestBody" in operation or parameters:
+        yield Invalid
+    if "cursor" in parameters:
+        yield InvalidCursor
+    if security and {} not in security:
+        yield Unauthenticated
+    if security:
+        yield InvalidToken
+    if any(names for entry in security for names in entry.values()):
+        yield InsufficientScope
+    if "{" in path:
+        yield NotFound
+    if path != "/health":
+        yield Unavailable
+    yield from (UntrustedHost, InternalError)
+
+
+def _merge(own: dict[str, Any], documented: dict[str, Any]) -> None:
+    """Add documented error codes to those a route lists for the same status."""
+    (content,) = documented["content"].values()
+    (target,) = own["content"].values()
+    added = {
+        code: shown for code, shown in content["examples"].items() if code not in target["examples"]
+    }
+    target["examples"] |= added
+    own["description"] = " · ".join(f"`{code}`" for code in target["examples"])
+
+
+def _headers(operation: dict[str, Any], status: str, response: dict[str, Any]) -> dict[str, Any]:
+    headers: dict[str, Any] = {"X-Request-ID": _REQUEST_ID}
+    names = {entry["name"] for entry in operation.get("parameters", [])}
+    schema = str(response.get("content", {}).get("application/json", {}).get("schema", {}))
+    if status == "201":
+        headers["Location"] = _LOCATION
+    if schema.endswith("/Post'}"):
+        headers["ETag"] = _ETAG
+    if status == "200" and "cursor" in names:
+        headers |= _LIST_HEADERS
+    if status in {"401", "403"}:
+        headers["WWW-Authenticate"] = {"schema": {"type": "string"}}
+    if status == "503":
+        headers["Retry-After"] = {"description": "Seconds.", "schema": {"type": "integer"}}
+    return headers

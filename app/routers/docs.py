@@ -1,0 +1,99 @@
+"""Pages for people: the API docs and the explanations of errors, all from this server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import fastapi_offline
+from fastapi import APIRouter
+from fastapi import Path as PathParam
+from fastapi.staticfiles import StaticFiles
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from starlette.responses import HTMLResponse, Response
+
+from app.core import i18n
+from app.core.context import request_context
+from app.core.exceptions import AppError, NotFound, all_errors
+from app.routers.responses import example
+
+_APP = Path(__file__).parent.parent
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(_APP / "templates"),
+    autoescape=select_autoescape(),
+    undefined=StrictUndefined,
+)
+# Scripts only from here, none inline. Both viewers set styles from script and draw with data:
+# images; ReDoc searches in a worker made of a blob.
+_DOCS_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+_PAGE_CSP = "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'"
+_ERRORS: dict[str, type[AppError]] = {kind.code: kind for kind in all_errors()}
+
+docs_router = APIRouter(include_in_schema=False)
+errors_router = APIRouter(include_in_schema=False)
+
+
+class Assets(StaticFiles):
+    """Static files that browsers may keep for a day."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "public, max-age=86400"
+        return response
+
+
+# The scripts and styles of Swagger UI and ReDoc, as the fastapi-offline package ships them.
+vendor_assets = Assets(directory=Path(fastapi_offline.__file__).parent / "static")
+own_assets = Assets(directory=_APP / "static")
+
+
+@docs_router.get("/docs")
+async def swagger_ui() -> HTMLResponse:
+    """The API docs, to try every operation out."""
+    return _page("swagger.html", csp=_DOCS_CSP)
+
+
+@docs_router.get("/redoc")
+async def redoc() -> HTMLResponse:
+    """The API docs, to read."""
+    return _page("redoc.html", csp=_DOCS_CSP)
+
+
+@errors_router.get("/errors")
+async def list_errors() -> HTMLResponse:
+    """Every error code with its meaning."""
+    texts = i18n.find(request_context().locale, "errors")
+    errors = [(kind, texts[code]) for code, kind in sorted(_ERRORS.items())]
+    return _page("errors.html", csp=_PAGE_CSP, errors=errors)
+
+
+@errors_router.get("/errors/{code}")
+async def explain_error(code: Annotated[str, PathParam(max_length=64)]) -> HTMLResponse:
+    """What an error means: its cause, what to do, an example."""
+    kind = _ERRORS.get(code)
+    if kind is None:
+        raise NotFound
+    locale = request_context().locale
+    shown = json.dumps(example(kind, locale), indent=2, ensure_ascii=False)
+    texts = i18n.find(locale, "errors", code)
+    return _page("error.html", csp=_PAGE_CSP, kind=kind, texts=texts, example=shown)
+
+
+def _page(template: str, *, csp: str, **values: Any) -> HTMLResponse:
+    locale = request_context().locale
+    body = _TEMPLATES.get_template(template).render(
+        locale=locale, labels=i18n.find(locale, "pages"), **values
+    )
+    return HTMLResponse(
+        body,
+        headers={
+            "Content-Security-Policy": csp,
+            "Content-Language": locale,
+            "Vary": "Accept-Language",
+        },
+    )

@@ -1,0 +1,106 @@
+"""Posts. Copy this module, and its namesakes, to add a resource."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from app.core.exceptions import AuthorDeleted, PreconditionFailed
+from app.crud import posts
+from app.crud.base import PageOf
+from app.models.posts import Post, PostStatus
+from app.routers.deps import (
+    API,
+    CursorsDep,
+    LinksDep,
+    MaybeCaller,
+    PostForRead,
+    PostForRestore,
+    PostForUpdate,
+    PostsWriter,
+    SessionDep,
+    created,
+    etag,
+)
+from app.routers.responses import problems
+from app.schemas import posts as schemas
+from app.schemas.pages import Page
+
+router = APIRouter(prefix=f"{API}/posts", tags=["posts"])
+_STALE = problems(PreconditionFailed)
+
+
+@router.get("", response_model=Page[schemas.Post], openapi_extra={"security": [{}]})
+async def list_posts(
+    query: Annotated[schemas.PostQuery, Query()],
+    caller: MaybeCaller,
+    session: SessionDep,
+    cursors: CursorsDep,
+    links: LinksDep,
+) -> PageOf[Post]:
+    """List posts: the published ones, and your own drafts; `deleted=true` shows your trash."""
+    return links.to(
+        await posts.list_posts(
+            session, caller=caller, query=query, cursors=cursors, author_id=query.author_id
+        )
+    )
+
+
+@router.post("", status_code=201, response_model=schemas.Post)
+async def create_post(
+    data: schemas.PostCreate,
+    caller: PostsWriter,
+    session: SessionDep,
+    request: Request,
+    response: Response,
+) -> Post:
+    """Write a post."""
+    post = await posts.create(session, caller=caller, data=data)
+    created(request, response, post.id)
+    return _tagged(post, response)
+
+
+@router.get("/{post_id}", response_model=schemas.Post, openapi_extra={"security": [{}]})
+async def get_post(post: PostForRead, response: Response) -> Post:
+    """Read a post."""
+    return _tagged(post, response)
+
+
+@router.patch("/{post_id}", response_model=schemas.Post, responses=_STALE)
+async def update_post(
+    data: schemas.PostUpdate, post: PostForUpdate, session: SessionDep, response: Response
+) -> Post:
+    """Change a post; with `If-Match` only if nobody else did meanwhile."""
+    return _tagged(await posts.update(session, post=post, data=data), response)
+
+
+@router.delete("/{post_id}", status_code=204, responses=_STALE)
+async def delete_post(post: PostForUpdate, session: SessionDep) -> None:
+    """Put a post in the trash."""
+    await posts.soft_delete(session, post=post)
+
+
+@router.post("/{post_id}/restore", response_model=schemas.Post, responses=problems(AuthorDeleted))
+async def restore_post(post: PostForRestore, session: SessionDep, response: Response) -> Post:
+    """Take a post out of the trash."""
+    return _tagged(await posts.restore(session, post=post), response)
+
+
+@router.put("/{post_id}/publication", response_model=schemas.Post, responses=_STALE)
+async def publish_post(post: PostForUpdate, session: SessionDep, response: Response) -> Post:
+    """Publish a post."""
+    published = await posts.set_status(session, post=post, status=PostStatus.published)
+    return _tagged(published, response)
+
+
+@router.delete("/{post_id}/publication", response_model=schemas.Post, responses=_STALE)
+async def unpublish_post(post: PostForUpdate, session: SessionDep, response: Response) -> Post:
+    """Take a post back to a draft."""
+    draft = await posts.set_status(session, post=post, status=PostStatus.draft)
+    return _tagged(draft, response)
+
+
+def _tagged(post: Post, response: Response) -> Post:
+    response.headers["ETag"] = etag(post)
+    return post

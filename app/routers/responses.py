@@ -1,0 +1,50 @@
+"""The error responses an operation documents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.core.exceptions import AppError, Invalid
+from app.core.i18n import text
+from app.core.permissions import Permission
+from app.core.problems import MEDIA_TYPE
+from app.schemas.problems import Problem, ValidationProblem
+
+
+def problems(*errors: type[AppError]) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses for errors, grouped by status: every code with an example."""
+    by_status: dict[int, list[type[AppError]]] = {}
+    for error in errors:
+        by_status.setdefault(error.status, []).append(error)
+    return {status: _documented(kinds) for status, kinds in by_status.items()}
+
+
+def _documented(kinds: list[type[AppError]]) -> dict[str, Any]:
+    model = ValidationProblem if Invalid in kinds else Problem
+    return {
+        "description": " · ".join(f"`{kind.code}`" for kind in kinds),
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {"$ref": f"#/components/schemas/{model.__name__}"},
+                "examples": {kind.code: {"value": example(kind)} for kind in kinds},
+            }
+        },
+    }
+
+
+def example(kind: type[AppError], locale: str = "en") -> dict[str, Any]:
+    """A body as this error would have it."""
+    shown: dict[str, Any] = {
+        "type": f"/errors/{kind.code}",
+        "title": text(locale, "errors", kind.code, "title"),
+        "status": kind.status,
+        "detail": text(locale, "errors", kind.code, "detail", permission=Permission.users_read),
+        "code": kind.code,
+        "instance": "/api/v1/users",
+        "request_id": "0f8fad5bd9cb469fa16570867728950e",
+    }
+    if kind is Invalid:
+        defect = "email_invalid"
+        message = text(locale, "validation", defect)
+        shown["errors"] = [{"field": "email", "message": message, "type": defect}]
+    return shown

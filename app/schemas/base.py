@@ -1,0 +1,67 @@
+"""The types every schema is built of: safe text, bounded ids, moments in UTC."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+MAX_ID = 2**63 - 1
+_EARLIEST = datetime(1000, 1, 1, tzinfo=UTC)
+
+
+def _refuse_unstorable(value: str) -> str:
+    """NUL and lone surrogates cannot be stored, or not on every database."""
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise PydanticCustomError("text_unstorable", "text holds a character that cannot be kept")
+    return value
+
+
+def _to_utc(value: datetime) -> datetime:
+    try:
+        utc = value.astimezone(UTC)
+    except OverflowError:
+        utc = _EARLIEST
+    if utc <= _EARLIEST:
+        raise PydanticCustomError("datetime_out_of_range", "moment out of range")
+    return utc
+
+
+def _isoformat(value: datetime) -> str:
+    return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+Text = Annotated[str, AfterValidator(_refuse_unstorable)]
+Stripped = Annotated[Text, StringConstraints(strip_whitespace=True)]
+RowId = Annotated[int, Field(ge=1, le=MAX_ID)]
+Moment = Annotated[
+    AwareDatetime,
+    AfterValidator(_to_utc),
+    PlainSerializer(_isoformat, return_type=str, when_used="json"),
+    WithJsonSchema(
+        {"type": "string", "format": "date-time", "examples": ["2026-11-21T09:30:00.000000Z"]}
+    ),
+]
+
+
+class Input(BaseModel):
+    """A request body: unknown fields are an error, input never appears in error texts."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class Output(BaseModel):
+    """A response body, read from rows. Fields have no defaults: leaving one out is a defect."""
+
+    model_config = ConfigDict(from_attributes=True)

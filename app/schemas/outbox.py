@@ -1,0 +1,35 @@
+"""Mails of the outbox."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from app.models.outbox import MailKind, MailState
+from app.schemas.base import Moment, Output, RowId
+from app.schemas.pages import PageQuery
+
+
+class Mail(Output):
+    """A mail and how its delivery stands. `text` and `html` are shown only while no SMTP
+    server is configured (the development mailbox) and null otherwise."""
+
+    id: RowId
+    kind: MailKind
+    recipient: str
+    locale: str
+    subject: str
+    text: str | None
+    html: str | None
+    message_id: str
+    state: MailState
+    attempts: int
+    next_attempt_at: Moment | None
+    sent_at: Moment | None
+    last_error: str | None
+    created_at: Moment
+
+
+class MailQuery(PageQuery):
+    sort: Literal["created_at", "-created_at"] = "-created_at"
+    state: MailState | None = None
+    kind: MailKind | None = None

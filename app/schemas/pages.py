@@ -1,0 +1,44 @@
+"""Listings: what every one takes and the envelope every one answers with."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.schemas.base import Output, Text
+
+T = TypeVar("T")
+MAX_PAGE = 2**31 - 1
+MAX_PAGE_SIZE = 100
+MAX_CURSOR = 2_000
+MAX_SEARCH = 200
+
+
+class PageQuery(BaseModel):
+    """Query parameters of every listing; a resource adds its filters and its sorts."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    page: int = Field(1, ge=1, le=MAX_PAGE, description="Page number; ignored with a cursor.")
+    page_size: int = Field(20, ge=1, le=MAX_PAGE_SIZE, description="Items a page.")
+    cursor: Text | None = Field(
+        None,
+        max_length=MAX_CURSOR,
+        description="`next_cursor` of the page before: continues from there, without a count.",
+    )
+    sort: str
+
+
+class Page(Output, Generic[T]):
+    """One page of a listing. With a cursor nothing is counted: `total`, `page` and
+    `total_pages` are null and `has_prev` is true."""
+
+    items: list[T]
+    total: int | None
+    page: int | None
+    page_size: int
+    total_pages: int | None
+    has_next: bool
+    has_prev: bool
+    next_cursor: str | None

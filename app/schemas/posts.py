@@ -1,0 +1,83 @@
+"""Posts: what authors send and what is shown."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import MISSING, AfterValidator, Field, StringConstraints
+
+from app.models.posts import MAX_CONTENT, MAX_TITLE, PostStatus
+from app.schemas.base import Input, Moment, Output, RowId, Stripped, Text
+from app.schemas.pages import MAX_SEARCH, PageQuery
+from app.schemas.tags import TagName
+
+MAX_TAGS = 20
+
+
+def _unique(tags: list[str]) -> list[str]:
+    return sorted(set(tags))
+
+
+Title = Annotated[Stripped, StringConstraints(min_length=1, max_length=MAX_TITLE)]
+Content = Annotated[Text, StringConstraints(max_length=MAX_CONTENT)]
+Tags = Annotated[list[TagName], Field(max_length=MAX_TAGS), AfterValidator(_unique)]
+
+
+class PostCreate(Input):
+    title: Title = Field(examples=["Hola, mundo"])
+    content: Content = Field(examples=["My first post."])
+    status: PostStatus = PostStatus.draft
+    tags: Tags = Field([], examples=[["news", "hello"]])
+
+
+class PostUpdate(Input):
+    """Changes to a post; what is left out stays. `tags` replaces the whole set."""
+
+    title: Title | MISSING = MISSING
+    content: Content | MISSING = MISSING
+    status: PostStatus | MISSING = MISSING
+    tags: Tags | MISSING = MISSING
+
+
+class Author(Output):
+    id: RowId
+    name: str
+
+
+class Post(Output):
+    id: RowId
+    title: str
+    content: str
+    status: PostStatus
+    published_at: Moment | None
+    tags: list[str]
+    author: Author
+    version: int
+    created_at: Moment
+    updated_at: Moment
+    deleted_at: Moment | None
+
+
+class UserPostQuery(PageQuery):
+    sort: Literal[
+        "created_at",
+        "-created_at",
+        "updated_at",
+        "-updated_at",
+        "published_at",
+        "-published_at",
+        "title",
+        "-title",
+    ] = "-created_at"
+    status: PostStatus | None = None
+    tag: TagName | None = Field(None, description="A tag they have.")
+    q: Text | None = Field(
+        None, max_length=MAX_SEARCH, description="Part of the title or of the content."
+    )
+    created_from: Moment | None = Field(None, description="Created at or after this moment.")
+    created_to: Moment | None = Field(None, description="Created before this moment.")
+    deleted: bool = Field(False, description="The trash instead of the live ones.")
+
+
+class PostQuery(UserPostQuery):
+    author_id: RowId | None = None

@@ -1,0 +1,1 @@
+"""Work behind the requests: mails and their delivery."""

@@ -1,0 +1,114 @@
+"""Delivers the outbox from inside the API process; no mail's only copy is ever in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from functools import partial
+
+from app.config import Settings
+from app.crud import outbox
+from app.database import Database
+from app.models.outbox import Mail, MailState
+from app.tasks.mail import Mailer, Refused, Unreachable, compose
+
+log = logging.getLogger("app.outbox")
+POLL_SECONDS = 1.0
+AT_ONCE = 10
+STOP_SECONDS = 5.0
+DATABASE_SECONDS = 10.0
+
+
+class Dispatcher:
+    """Looks for due mails when woken and every second, and sends up to AT_ONCE side by side.
+
+    Any number of processes may run one: `crud/outbox.py` lets a single one claim a mail.
+    """
+
+    def __init__(self, database: Database, mailer: Mailer, settings: Settings) -> None:
+        self._database = database
+        self._mailer = mailer
+        self._settings = settings
+        self._wake = asyncio.Event()
+        self._loop: asyncio.Task[None] | None = None
+        self._sending: dict[int, asyncio.Task[None]] = {}
+
+    def start(self) -> None:
+        """Begin to look for mails, in a task of its own."""
+        self._loop = asyncio.create_task(self._run(), name="outbox-dispatcher")
+
+    def wake(self) -> None:
+        """Look for mails now. A call that is lost costs a second, not a mail."""
+        self._wake.set()
+
+    async def stop(self) -> None:
+        """Finish what is being sent, within STOP_SECONDS; the rest stays in the outbox."""
+        if self._loop is not None:
+            self._loop.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._loop
+        if self._sending:
+            _, late = await asyncio.wait(self._sending.values(), timeout=STOP_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                await self._start_due()
+            # Whatever goes wrong here (the database above all), the next round tries again.
+            except Exception as error:  # noqa: BLE001 see above
+                log.warning("outbox not readable", extra={"error": type(error).__name__})
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+
+    async def _start_due(self) -> None:
+        free = AT_ONCE - len(self._sending)
+        if free <= 0:
+            return
+        async with (
+            asyncio.timeout(DATABASE_SECONDS),
+            self._database.begin(readonly=True) as session,
+        ):
+            mail_ids = await outbox.due(session, limit=AT_ONCE + free)
+        for mail_id in [mail_id for mail_id in mail_ids if mail_id not in self._sending][:free]:
+            task = asyncio.create_task(self.deliver(mail_id))
+            self._sending[mail_id] = task
+            task.add_done_callback(partial(self._done, mail_id))
+
+    def _done(self, mail_id: int, task: asyncio.Task[None]) -> None:
+        del self._sending[mail_id]
+        self._wake.set()
+        if not task.cancelled() and (error := task.exception()):
+            log.warning("mail left for later", extra={"error": type(error).__name__})
+
+    async def deliver(self, mail_id: int) -> None:
+        """Claim a mail, send it, write down how it went. Harmless when called twice."""
+        async with self._database.begin() as session:
+            mail = await outbox.claim(session, mail_id=mail_id)
+        if mail is None:
+            return
+        try:
+            await self._mailer.send(compose(mail, self._settings))
+        except Unreachable as error:
+            await self._failed(mail, str(error), is_outage=True)
+        except Refused as error:
+            await self._failed(mail, str(error))
+        # A mail that cannot even be written must not hold up the others.
+        except Exception as error:  # noqa: BLE001 see above
+            await self._failed(mail, type(error).__name__)
+        else:
+            async with self._database.begin() as session:
+                await outbox.mark_sent(session, mail_id=mail_id)
+            log.info("mail sent", extra={"mail_id": mail.id, "kind": mail.kind})
+
+    async def _failed(self, mail: Mail, reason: str, *, is_outage: bool = False) -> None:
+        async with self._database.begin() as session:
+            state = await outbox.mark_failed(
+                session, mail_id=mail.id, reason=reason, is_outage=is_outage
+            )
+        level = logging.ERROR if state is MailState.dead else logging.WARNING
+        log.log(level, "mail not sent", extra={"mail_id": mail.id, "state": state})

@@ -1,0 +1,163 @@
+"""Mails: written from the catalogue's texts, handed to an SMTP server or to a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime, parseaddr
+from pathlib import Path
+from typing import Protocol
+
+import aiosmtplib
+import anyio
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from app.config import Settings, SmtpTls
+from app.core import i18n
+from app.models.outbox import Mail, MailState
+from app.schemas import outbox as schemas
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent.parent / "templates" / "mail"),
+    autoescape=select_autoescape(),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+class Unreachable(Exception):
+    """The mail server cannot be reached: no fault of the mail."""
+
+
+class Refused(Exception):
+    """The mail server, or the mail itself, refuses."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A mail's texts in its reader's language."""
+
+    subject: str
+    text: str
+    html: str
+
+
+class Mailer(Protocol):
+    """Takes a message on its way. Raises Unreachable or Refused."""
+
+    async def send(self, message: EmailMessage) -> None: ...
+
+
+def render(mail: Mail, *, public_url: str) -> Rendered:
+    """The subject and both bodies of a mail."""
+    texts = i18n.find(mail.locale, "mail", mail.kind)
+    common = i18n.find(mail.locale, "mail", "common")
+    values = {**mail.values, "public_url": public_url}
+    page = {
+        "locale": mail.locale,
+        "subject": texts["subject"].format(**values),
+        "greeting": common["greeting"].format(**values),
+        "paragraphs": [line.format(**values) for line in texts["paragraphs"]],
+        "footer": common["footer"].format(**values),
+    }
+    return Rendered(
+        subject=page["subject"],
+        text=_TEMPLATES.get_template("message.txt").render(page),
+        html=_TEMPLATES.get_template("message.html").render(page),
+    )
+
+
+def message_id(mail: Mail, settings: Settings) -> str:
+    """The same on every attempt, so that a mail sent twice is recognised as one."""
+    domain = parseaddr(settings.mail_from)[1].rpartition("@")[2]
+    return f"<{mail.key}@{domain}>"
+
+
+def compose(mail: Mail, settings: Settings) -> EmailMessage:
+    """The message of a mail: text and HTML, to exactly one recipient."""
+    rendered = render(mail, public_url=settings.public_url)
+    sender, sender_address = parseaddr(settings.mail_from)
+    message = EmailMessage(policy=SMTP)
+    message["Message-ID"] = message_id(mail, settings)
+    message["Date"] = format_datetime(mail.created_at)
+    message["From"] = Address(display_name=sender, addr_spec=sender_address)
+    # Built as one address: a list of them in the stored text cannot become two recipients.
+    message["To"] = Address(addr_spec=mail.recipient)
+    message["Subject"] = rendered.subject
+    message["Auto-Submitted"] = "auto-generated"
+    message.set_content(rendered.text)
+    message.add_alternative(rendered.html, subtype="html")
+    return message
+
+
+def describe(mail: Mail, settings: Settings) -> schemas.Mail:
+    """A mail as administrators see it.
+
+    With an SMTP server its texts stay hidden: they may hold links only the reader should use.
+    """
+    rendered = render(mail, public_url=settings.public_url)
+    shown = settings.smtp_host is None
+    return schemas.Mail(
+        id=mail.id,
+        kind=mail.kind,
+        recipient=mail.recipient,
+        locale=mail.locale,
+        subject=rendered.subject,
+        text=rendered.text if shown else None,
+        html=rendered.html if shown else None,
+        message_id=message_id(mail, settings),
+        state=mail.state,
+        attempts=mail.attempts,
+        next_attempt_at=mail.next_attempt_at if mail.state == MailState.pending else None,
+        sent_at=mail.sent_at,
+        last_error=mail.last_error,
+        created_at=mail.created_at,
+    )
+
+
+class SmtpMailer:
+    """Hands messages to the configured SMTP server, one connection each."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def send(self, message: EmailMessage) -> None:
+        settings = self._settings
+        password = settings.smtp_password
+        try:
+            await aiosmtplib.send(
+                message,
+                hostname=settings.smtp_host,
+                port=settings.smtp_port,
+                username=settings.smtp_username,
+                password=password.get_secret_value() if password else None,
+                use_tls=settings.smtp_tls is SmtpTls.tls,
+                start_tls=settings.smtp_tls is SmtpTls.starttls,
+                timeout=settings.smtp_timeout_seconds,
+            )
+        except aiosmtplib.SMTPResponseException as error:
+            raise Refused(f"{error.code} {error.message}") from error
+        except aiosmtplib.SMTPRecipientsRefused as error:
+            raise Refused("; ".join(f"{r.code} {r.message}" for r in error.recipients)) from error
+        except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
+            raise Unreachable(type(error).__name__) from error
+
+
+class FolderMailer:
+    """Keeps messages as `.eml` files: the development mailbox."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = anyio.Path(folder)
+
+    async def send(self, message: EmailMessage) -> None:
+        await self._folder.mkdir(parents=True, exist_ok=True)
+        key = message["Message-ID"].strip("<>").partition("@")[0]
+        await (self._folder / f"{key}.eml").write_bytes(message.as_bytes())
+
+
+def mailer_for(settings: Settings) -> Mailer:
+    """SMTP when a server is configured, the folder otherwise."""
+    return SmtpMailer(settings) if settings.smtp_host else FolderMailer(settings.mail_dir)
