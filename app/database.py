@@ -128,7 +128,10 @@ _MARIADB_SESSION = (
     "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', time_zone='+00:00', "
     f"max_statement_time={STATEMENT_SECONDS}, innodb_lock_wait_timeout={LOCK_WAIT_SECONDS}"
 )
-_POSTGRESQL_SESSION = f"-c timezone=UTC -c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout={LOCK_WAIT_SECONDS}s"
+_POSTGRESQL_SESSION = (
+    "-c timezone=UTC "
+    f"-c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout={LOCK_WAIT_SECONDS}s"
+)
 
 
 def _prepare_sqlite(engine: AsyncEngine) -> None:

@@ -21,8 +21,9 @@ from app.models.users import User, UserRole, email_key
 
 BATCH = 500
 DRAFTS = 0.1
-_FIRST = ('Ana', 'Luis', 'María', 'José', 'Lucía', 'Pablo', 'Sofía', 'Hugo', 'Elena', 'Diego', 'Emma', 'Noah', 'Olivia', 'Liam', 'Mia', 'Ethan')
-_LAST = ('García', 'López', 'Pérez', 'Sánchez', 'Romero', 'Díaz', 'Torres', 'Ruiz', 'Smith', 'Brown', 'Taylor', 'Wilson', 'Clark', 'Hall')_SUBJECTS = (
+_FIRST = ("Ana", "Luis", "María", "José", "Lucía", "Pablo", "Sofía", "Emma", "Noah", "Olivia")
+_LAST = ("García", "López", "Pérez", "Sánchez", "Romero", "Smith", "Brown", "Taylor", "Wilson")
+_SUBJECTS = (
     "A morning at the market",
     "Cómo hacer buen pan en casa",
     "Five books for the summer",

@@ -32,8 +32,8 @@ Title, detail, cause and remedy of each code live in `app/locales/`; `/errors/<c
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import ClassVar
 
 from starlette.exceptions import HTTPException
@@ -148,13 +148,13 @@ class PayloadTooLarge(AppError):
     status, code = 413, "payload_too_large"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class FieldError:
     """One defect of one field: `type` names its text, `values` fill the text's placeholders."""
 
     field: str
     type: str
-    values: Mapping[str, object] = field(default_factory=dict)
+    values: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
 class Invalid(AppError):

@@ -73,7 +73,7 @@ def _safe(value: object) -> object:
     return str(value)[:MAX_VALUE]
 
 
-class _OurHandler(logging.StreamHandler):
+class _OurHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic in stubs only
     """Marks the handler that `configure` replaces when it is called again."""
 
 

@@ -79,7 +79,7 @@ def _fold(value: str) -> str:
 @cache
 def _common_passwords() -> frozenset[str]:
     # Imported at first use: the word lists cost 0.1 s and a few MiB nobody needs at start.
-    from zxcvbn.frequency_lists import FREQUENCY_LISTS  # noqa: PLC0415
+    from zxcvbn.frequency_lists import FREQUENCY_LISTS  # noqa: PLC0415 see above
 
     words = {_fold(word) for word in FREQUENCY_LISTS["passwords"]}
     words |= {_fold(word) for word in _SPANISH.read_text(encoding="utf-8").split()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from itsdangerous import BadData, URLSafeSerializer
 from sqlalchemy import ColumnElement, Row, Select, Subquery, and_, func, or_
@@ -22,6 +22,7 @@ R = TypeVar("R")
 U = TypeVar("U")
 Column = Mapped[Any] | ColumnElement[Any]
 AnySelect = Select[*tuple[Any, ...]]
+AnyRow = Row[*tuple[Any, ...]]
 
 
 async def one_or_404(session: AsyncSession, statement: Select[T]) -> T:
@@ -74,7 +75,7 @@ class Listing(Generic[T]):
     id: Column
     keys: Mapping[str, Column]
     rows: Callable[[Subquery], AnySelect]
-    item: Callable[[Row[Any]], T]
+    item: Callable[[AnyRow], T]
     include_deleted: bool = False
 
 
@@ -93,7 +94,8 @@ class PageOf(Generic[T]):
 
     def of(self, convert: Callable[[T], U]) -> PageOf[U]:
         """The same page with its items converted."""
-        return cast("PageOf[U]", replace(self, items=[convert(item) for item in self.items]))  # type: ignore[arg-type]  # the cast says so
+        items: list[Any] = [convert(item) for item in self.items]
+        return replace(self, items=items)  # type: ignore[return-value]  # of U from here on
 
 
 class Cursors:
@@ -139,7 +141,7 @@ async def paginate(
         total = await _count(session, listing)
         found = await _rows(session, listing, sort, limit=query.page_size, offset=skipped)
 
-    def position(row: Row[Any]) -> str:
+    def position(row: AnyRow) -> str:
         return cursors.dump(listing.name, sort, row.sort_key, row.id)
 
     return page_of(query, found, total=total, item=listing.item, position=position)
@@ -183,7 +185,7 @@ async def _rows(
     limit: int,
     offset: int = 0,
     after: tuple[object, int] | None = None,
-) -> Sequence[Row[Any]]:
+) -> Sequence[AnyRow]:
     key, descending = listing.keys[sort.removeprefix("-")], sort.startswith("-")
     ids = listing.matching.with_only_columns(
         listing.id.label("id"), key.label("sort_key"), maintain_column_froms=True

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any, cast
 
-from sqlalchemy import select, update
+from sqlalchemy import CursorResult, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.exceptions import MailAlreadySent
@@ -62,7 +63,8 @@ async def claim(session: AsyncSession, *, mail_id: int) -> Mail | None:
         )
         .values(attempts=Mail.attempts + 1, next_attempt_at=now + LEASE)
     )
-    return await session.get_one(Mail, mail_id) if claimed.rowcount else None
+    won = bool(cast("CursorResult[Any]", claimed).rowcount)
+    return await session.get_one(Mail, mail_id) if won else None
 
 
 async def mark_sent(session: AsyncSession, *, mail_id: int) -> None:

@@ -15,7 +15,7 @@ def list_permissions(*, query: PermissionQuery, cursors: Cursors) -> PageOf[Perm
     """A page of the permissions, described in the request's language."""
     names: list[str] = sorted(Permission, reverse=query.sort.startswith("-"))
     total: int | None = len(names)
-    sort = query.sort
+    sort: str = query.sort
     if query.cursor is None:
         skipped = (query.page - 1) * query.page_size
         found = names[skipped : skipped + query.page_size]

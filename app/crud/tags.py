@@ -51,5 +51,5 @@ async def list_tags(
     return await paginate(session, listing, query, cursors)
 
 
-def _tag_count(row: Row[Any]) -> TagCount:
+def _tag_count(row: Row[*tuple[Any, ...]]) -> TagCount:
     return TagCount(id=row[0], name=row[1], post_count=row[2])

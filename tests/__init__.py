@@ -1,0 +1,1 @@
+"""Tests speak HTTP to the real app on real databases."""

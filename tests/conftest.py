@@ -1,0 +1,163 @@
+"""The real app on real databases: SQLite always, MariaDB and PostgreSQL where they answer.
+
+Every test that asks for `client` (or anything built on it) runs once per database. Data is
+really committed, as in production, and wiped between tests; the schema comes from Alembic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from alembic.config import Config
+from fastapi import FastAPI
+from sqlalchemy import delete, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from alembic import command
+from app.config import Settings
+from app.core.security import HashCost, Passwords
+from app.database import Database
+from app.main import create_app
+from app.models import Base
+from app.models.base import INCLUDE_DELETED
+from app.models.roles import Role
+from tests.support.client import Client
+from tests.support.openapi import Contract
+
+ROOT = Path(__file__).parent.parent
+SERVERS = {
+    "mariadb": os.environ.get("TEST_MARIADB_URL", "mysql+aiomysql://root@127.0.0.1:3306"),
+    "postgresql": os.environ.get(
+        "TEST_POSTGRESQL_URL", "postgresql+psycopg://postgres@127.0.0.1:5432"
+    ),
+}
+DATABASES = ("sqlite", *SERVERS)
+SECRET = "tests-" + "0123456789abcdefghijklmnopqrstuv"
+CHEAP = HashCost(memory_kib=8, passes=1, lanes=1)
+
+
+def _answers(url: str) -> bool:
+    parts = make_url(url)
+    try:
+        socket.create_connection((parts.host or "", parts.port or 0), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="session", params=DATABASES)
+def database_url(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Iterator[str]:
+    """A database of this test process alone, with the schema of the migrations."""
+    if request.param == "sqlite":
+        url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('sqlite')}/test.db"
+        migrate(url, tmp_path_factory.mktemp("data"))
+        yield url
+        return
+    server = SERVERS[request.param]
+    if not _answers(server):
+        if os.environ.get("CI"):
+            pytest.fail(f"{request.param} does not answer at {server}")
+        pytest.skip(f"{request.param} does not answer")
+    name = f"cimiento_test_{os.getpid()}_{worker_id}"
+    asyncio.run(_on_server(server, f"CREATE DATABASE {name}"))
+    url = f"{server}/{name}"
+    try:
+        migrate(url, tmp_path_factory.mktemp("data"))
+        yield url
+    finally:
+        asyncio.run(_on_server(server, f"DROP DATABASE {name}"))
+
+
+@pytest.fixture(scope="session")
+def worker_id() -> str:
+    """The name of the test process when several run side by side."""
+    return os.environ.get("PYTEST_XDIST_WORKER", "main")
+
+
+async def _on_server(server: str, statement: str) -> None:
+    url = make_url(server)
+    if url.get_backend_name() == "postgresql":
+        url = url.set(database="postgres")
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        await connection.execute(text(statement))
+    await engine.dispose()
+
+
+def migrate(url: str, data_dir: Path, revision: str = "head") -> None:
+    """Bring a database to a revision, as `scripts/migrate` does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", url)
+        patch.setenv("DATA_DIR", str(data_dir))
+        command.upgrade(Config(ROOT / "alembic.ini"), revision)
+
+
+def make_settings(database_url: str, data_dir: Path, **overrides: object) -> Settings:
+    """Settings of a test app: nothing from the environment, nothing from `.env`."""
+    values = {
+        "database_url": database_url,
+        "data_dir": data_dir,
+        "secret_key": SECRET,
+        "log_level": "INFO",
+    }
+    return Settings(_env_file=None, **(values | overrides))  # type: ignore[arg-type]  # parsed
+
+
+@pytest.fixture(scope="session")
+async def shared_app(
+    database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[FastAPI]:
+    """The app, with cheap password hashes and without a running dispatcher."""
+    settings = make_settings(database_url, tmp_path_factory.mktemp("data"))
+    app = create_app(settings, passwords=Passwords(CHEAP))
+    yield app
+    await app.state.database.dispose()
+
+
+@pytest.fixture
+async def app(shared_app: FastAPI) -> AsyncIterator[FastAPI]:
+    """The app on an empty database."""
+    yield shared_app
+    await wipe(shared_app.state.database)
+
+
+async def wipe(database: Database) -> None:
+    """Leave nothing but the system roles, as after the migrations."""
+    everything = {INCLUDE_DELETED: True, "synchronize_session": False}
+    async with database.begin() as session:
+        for table in reversed(Base.metadata.sorted_tables):
+            if table.name not in {"roles", "role_permissions"}:
+                await session.execute(delete(table))
+        await session.execute(
+            delete(Role).where(Role.name.not_in(["admin", "user"])), execution_options=everything
+        )
+
+
+@pytest.fixture
+async def database(app: FastAPI) -> Database:
+    """The app's database, for looking behind the API."""
+    found: Database = app.state.database
+    return found
+
+
+@pytest.fixture(scope="session")
+def contract(shared_app: FastAPI) -> Contract:
+    """The OpenAPI document, to hold responses against."""
+    return Contract(shared_app.openapi())
+
+
+@pytest.fixture
+async def client(app: FastAPI, contract: Contract) -> AsyncIterator[Client]:
+    """An HTTP client of the app; every response it gets is checked against OpenAPI."""
+    transport = httpx2.ASGITransport(app=app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://testserver") as http:
+        yield Client(http, app, contract)

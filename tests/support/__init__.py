@@ -1,0 +1,1 @@
+"""What tests share: the client, the people in it, the contract."""
