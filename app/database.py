@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm.exc import StaleDataError
 
 from app.config import Settings
+from app.core.exceptions import AppError, Conflict, Unavailable
 
 POOL_TIMEOUT_SECONDS = 3
 POOL_RECYCLE_SECONDS = 1800
@@ -126,7 +127,10 @@ def create_engine(settings: Settings) -> AsyncEngine:
 _MARIADB_SESSION = (
     "SET SESSION sql_mode='STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,"
     "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', time_zone='+00:00', "
-    f"max_statement_time={STATEMENT_SECONDS}, innodb_lock_wait_timeout={LOCK_WAIT_SECONDS}"
+    f"innodb_lock_wait_timeout={LOCK_WAIT_SECONDS}"
+    # Each server reads its own comment: MariaDB counts seconds, MySQL 8 milliseconds.
+    f"/*M!100100 , max_statement_time={STATEMENT_SECONDS} */"
+    f"/*!80000 , max_execution_time={STATEMENT_SECONDS * 1000} */"
 )
 _POSTGRESQL_SESSION = (
     "-c timezone=UTC "
@@ -163,6 +167,16 @@ def is_transient(error: Exception) -> bool:
         or _sqlstate(original) in _TRANSIENT_SQLSTATES
         or "database is locked" in str(original)
     )
+
+
+def refusal_of(error: Exception) -> AppError | None:
+    """What a database error means to a caller; None for a defect of ours.
+
+    A violated constraint that no crud verb foresaw is a race somebody else won.
+    """
+    if is_outage(error):
+        return Unavailable()
+    return Conflict() if isinstance(error, IntegrityError) else None
 
 
 def is_outage(error: Exception) -> bool:

@@ -82,7 +82,7 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """`core/middleware.py` explains each; the last one added is the first one met."""
-    app.add_middleware(Recover, is_transient=database.is_transient, is_outage=database.is_outage)
+    app.add_middleware(Recover, is_transient=database.is_transient, refusal_of=database.refusal_of)
     app.add_middleware(Deadline, seconds=settings.request_timeout_seconds)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     if settings.cors_origins:

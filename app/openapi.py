@@ -16,6 +16,7 @@ from app.core import i18n
 from app.core.exceptions import (
     AppError,
     BadRequest,
+    Conflict,
     InsufficientScope,
     InternalError,
     Invalid,
@@ -93,12 +94,12 @@ def _build(app: FastAPI) -> dict[str, Any]:
         name: i18n.text("en", "permissions", name) for name in Permission
     }
     for path, operations in document["paths"].items():
-        for operation in operations.values():
-            _complete(operation, path)
+        for method, operation in operations.items():
+            _complete(operation, path, method)
     return document
 
 
-def _complete(operation: dict[str, Any], path: str) -> None:
+def _complete(operation: dict[str, Any], path: str, method: str) -> None:
     scopes = _permissions(operation)
     if scopes:
         names = " or ".join(f"`{name}`" for name in scopes)
@@ -107,7 +108,7 @@ def _complete(operation: dict[str, Any], path: str) -> None:
     operation.setdefault("security", [])
     responses = operation["responses"]
     responses.pop("422", None)
-    for status, documented in problems(*_errors(operation, path)).items():
+    for status, documented in problems(*_errors(operation, path, method)).items():
         own = responses.setdefault(str(status), documented)
         if own is not documented:
             _merge(own, documented)
@@ -126,7 +127,7 @@ def _permissions(operation: dict[str, Any]) -> list[str]:
     ]
 
 
-def _errors(operation: dict[str, Any], path: str) -> Iterator[type[AppError]]:
+def _errors(operation: dict[str, Any], path: str, method: str) -> Iterator[type[AppError]]:
     """What an operation can answer beside what its route documents."""
     parameters = {entry["name"] for entry in operation.get("parameters", [])}
     security = operation["security"]
@@ -144,6 +145,8 @@ def _errors(operation: dict[str, Any], path: str) -> Iterator[type[AppError]]:
         yield InsufficientScope
     if "{" in path:
         yield NotFound
+    if method != "get":
+        yield Conflict
     if path != "/health":
         yield Unavailable
     yield from (UntrustedHost, InternalError)

@@ -239,11 +239,11 @@ class Recover:
         app: ASGIApp,
         *,
         is_transient: Callable[[Exception], bool],
-        is_outage: Callable[[Exception], bool],
+        refusal_of: Callable[[Exception], AppError | None],
     ) -> None:
         self.app = app
         self.is_transient = is_transient
-        self.is_outage = is_outage
+        self.refusal_of = refusal_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -275,9 +275,10 @@ class Recover:
     def _judge(self, error: Exception) -> AppError:
         if isinstance(error, AppError):
             return error
-        if self.is_outage(error):
-            log.warning("database unavailable", extra={"error": type(error).__name__})
-            return Unavailable()
+        refusal = self.refusal_of(error)
+        if refusal is not None:
+            log.warning("database refused", extra={"error": type(error).__name__})
+            return refusal
         log.error("unhandled exception", exc_info=error)
         return InternalError()
 
