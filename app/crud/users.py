@@ -15,7 +15,6 @@ from app.core.exceptions import (
     EmailTaken,
     FieldError,
     Invalid,
-    InvalidCredentials,
     LastAdmin,
     WrongCurrentPassword,
 )
@@ -104,15 +103,12 @@ async def find_credentials(session: AsyncSession, *, email: str) -> User | None:
     return await session.scalar(select(User).where(User.live_email == email_key(known)))
 
 
-async def lock_unchanged(session: AsyncSession, account: User) -> User:
-    """The account again, locked, if it is still what was verified; else InvalidCredentials."""
+async def lock_unchanged(session: AsyncSession, account: User) -> User | None:
+    """The account again, locked, if it is still what was verified."""
     statement = select(User).where(
         User.id == account.id, User.password_hash == account.password_hash, User.is_active
     )
-    user = await session.scalar(statement.with_for_update())
-    if user is None:
-        raise InvalidCredentials
-    return user
+    return await session.scalar(statement.with_for_update())
 
 
 async def get(session: AsyncSession, *, user_id: int) -> User:
