@@ -10,14 +10,23 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import compile_path
 from starlette.types import Scope
 
 from app.core import i18n
 from app.core.context import request_context
-from app.core.exceptions import AppError, BadRequest, FieldError, Invalid, all_errors
+from app.core.exceptions import (
+    AppError,
+    BadRequest,
+    FieldError,
+    Invalid,
+    MethodNotAllowed,
+    all_errors,
+)
 
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 50
@@ -60,14 +69,25 @@ def register(app: FastAPI) -> None:
 async def _on_http_exception(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
     if not isinstance(error, AppError):
-        error = _our_own(error)
+        error = _our_own(error, request)
     return problem(error, request.scope)
 
 
-def _our_own(error: HTTPException) -> AppError:
+def _our_own(error: HTTPException, request: Request) -> AppError:
     """Our error for one that the framework raised: no route, wrong method, unreadable body."""
     kind = _BY_STATUS.get(error.status_code, BadRequest)
-    return kind(headers=error.headers)
+    if kind is MethodNotAllowed:
+        return kind(headers={"Allow": ", ".join(_methods_of(request))})
+    return kind()
+
+
+def _methods_of(request: Request) -> list[str]:
+    """The methods a path knows: each is a route of its own, and the framework names just one."""
+    methods: set[str] = set()
+    for route in iter_route_contexts(request.app.routes):
+        if route.methods and compile_path(route.path or "")[0].match(request.scope["path"]):
+            methods |= route.methods
+    return sorted(methods)
 
 
 async def _on_invalid_request(request: Request, error: Exception) -> ProblemResponse:
