@@ -28,7 +28,7 @@ from app.models.base import utc_now
 from app.schemas.users import normal_email
 
 ROOT = Path(__file__).parent.parent
-GRACE_SECONDS = 8
+GRACE_SECONDS = 6
 T = TypeVar("T")
 
 cli = typer.Typer(add_completion=False, no_args_is_help=True, help="Cimiento's commands.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -79,7 +80,8 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535)
     workers: int = Field(1, ge=1, le=64)
     data_dir: Path = Path("data")
-    database_url: str = ""
+    # Its URL may hold a password: kept out of what is printed of the settings.
+    database_url: str = Field("", repr=False)
     database_pool_size: int = Field(20, ge=1, le=500)
     request_timeout_seconds: float = Field(4.5, gt=0, le=300)
     secret_key: SecretStr = SecretStr("")
@@ -148,8 +150,13 @@ def _kept_secret(data_dir: Path) -> str:
     path = data_dir / "secret.key"
     if not path.exists():
         data_dir.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(48))
+        draft = data_dir / f"secret.{secrets.token_hex(8)}"
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_urlsafe(48))
+        # Linked when whole: of processes that start together all read the same, none half of it.
+        with suppress(FileExistsError):
+            path.hardlink_to(draft)
+        draft.unlink()
     return path.read_text().strip()
 
 
@@ -172,7 +179,8 @@ def _always_unsafe(settings: Settings) -> list[str]:
         reasons.append("TRUSTED_PROXIES must list addresses: '*' would let anyone forge theirs")
     try:
         dialect = _async_url(settings.database_url).get_backend_name()
-    except ArgumentError:
+    # A port that is no number is a ValueError, with a part of the URL in its text.
+    except (ArgumentError, ValueError):
         dialect = ""
     if dialect not in {"sqlite", "mysql", "postgresql"}:
         reasons.append("DATABASE_URL must be an sqlite, mysql/mariadb or postgresql URL")

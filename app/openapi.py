@@ -102,10 +102,9 @@ def _build(app: FastAPI) -> dict[str, Any]:
 def _complete(operation: dict[str, Any], path: str, method: str) -> None:
     scopes = _permissions(operation)
     if scopes:
-        names = " or ".join(f"`{name}`" for name in scopes)
-        operation["description"] = f"{operation['description']}\n\nPermission: {names}."
         operation["security"] = [{"OAuth2": [name]} for name in scopes]
     operation.setdefault("security", [])
+    operation["description"] += f"\n\nPermission: {_who_may(operation['security'], scopes)}."
     responses = operation["responses"]
     responses.pop("422", None)
     for status, documented in problems(*_errors(operation, path, method)).items():
@@ -125,6 +124,14 @@ def _permissions(operation: dict[str, Any]) -> list[str]:
         for names in entry.values()
         for name in names
     ]
+
+
+def _who_may(security: list[dict[str, Any]], scopes: list[str]) -> str:
+    if scopes:
+        return " or ".join(f"`{name}`" for name in scopes)
+    if {} in security:
+        return "none; a login shows more"
+    return "any login" if security else "none"
 
 
 def _errors(operation: dict[str, Any], path: str, method: str) -> Iterator[type[AppError]]:

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.core.context import RequestContext, current, request_context
 from app.core.exceptions import (
     AppError,
+    BadRequest,
     InternalError,
     PayloadTooLarge,
     Unavailable,
@@ -34,6 +35,7 @@ from app.core.problems import problem
 
 log = logging.getLogger("app.request")
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+_DECLARED_LENGTH = re.compile(r"[0-9]{1,18}")
 _HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -133,7 +135,10 @@ class TrustedHosts:
 
 
 class BodyLimit:
-    """Refuses bodies over `limit` bytes: by Content-Length at once, otherwise while reading."""
+    """Refuses bodies over `limit` bytes: by Content-Length at once, otherwise while reading.
+
+    Bodies that are not UTF-8 but UTF-16 or UTF-32 are refused too (RFC 8259 §8.1).
+    """
 
     def __init__(self, app: ASGIApp, *, limit: int) -> None:
         self.app = app
@@ -144,7 +149,7 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "0")
-        if not declared.isascii() or not declared.isdigit() or int(declared) > self.limit:
+        if not _DECLARED_LENGTH.fullmatch(declared) or int(declared) > self.limit:
             await problem(PayloadTooLarge(), scope)(scope, receive, send)
             return
         read = 0
@@ -152,9 +157,13 @@ class BodyLimit:
         async def receive_within_limit() -> Message:
             nonlocal read
             message = await receive()
-            read += len(message.get("body", b""))
+            part = message.get("body", b"")
+            read += len(part)
             if read > self.limit:
                 raise PayloadTooLarge
+            # No JSON and no form in UTF-8 holds this byte; the JSON parser would take UTF-16.
+            if b"\0" in part:
+                raise BadRequest
             return message
 
         await self.app(scope, receive_within_limit, send)

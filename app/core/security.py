@@ -34,6 +34,10 @@ _CLOCK_SKEW_SECONDS = 60
 _COMPACT_JWS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _HEADER = {"alg": ALGORITHM, "typ": "JWT"}
 _ID = re.compile(r"[1-9][0-9]{0,18}")
+# A stored hash that would take over a second is damaged, or planted to keep the threads busy.
+_ARGON2 = re.compile(r"\$argon2id?\$v=[0-9]+\$m=([0-9]{1,9}),t=([0-9]{1,9}),p=[0-9]{1,3}\$")
+_BCRYPT = re.compile(r"\$2[aby]\$(0[4-9]|1[0-4])\$")
+_MAX_KIB_PASSES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +149,7 @@ class Passwords:
         return await self._in_thread(self._verify, password, stored)
 
     def _verify(self, password: str, stored: str | None) -> tuple[bool, str | None]:
-        usable = stored if stored and 0 < len(password) <= MAX_PASSWORD else None
+        usable = stored if 0 < len(password) <= MAX_PASSWORD and _affordable(stored) else None
         try:
             matches, better = self._context.verify_and_update(
                 password[:MAX_PASSWORD], usable or self._decoy
@@ -157,3 +161,11 @@ class Passwords:
 
     async def _in_thread(self, work: Callable[[*Args], R], *args: *Args) -> R:
         return await anyio.to_thread.run_sync(work, *args, limiter=self._limiter)
+
+
+def _affordable(stored: str | None) -> bool:
+    """Whether this is a hash of a kind we know, at a cost that a login may have."""
+    argon2 = _ARGON2.match(stored or "")
+    if argon2:
+        return int(argon2[1]) * int(argon2[2]) <= _MAX_KIB_PASSES
+    return _BCRYPT.match(stored or "") is not None

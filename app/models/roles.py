@@ -48,8 +48,9 @@ class Role(Row, SoftDelete):
     )
     description: Mapped[str] = mapped_column(String(MAX_DESCRIPTION), default="")
 
-    # How many live users have it; filled in by the statements that show it.
-    user_count: Mapped[int | None] = query_expression()
+    # How many live users have it; filled in by the statements that show it. Kept over a flush:
+    # nothing could read it again.
+    user_count: Mapped[int | None] = query_expression(expire_on_flush=False)
 
     granted: Mapped[list[RolePermission]] = relationship(
         lazy="raise", cascade="all, delete-orphan", passive_deletes=True

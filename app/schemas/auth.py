@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.core.passwords import MAX_PASSWORD
 from app.schemas.base import Input, Output, Text
@@ -24,15 +24,20 @@ Password = Annotated[
     ),
 ]
 # What is compared, not set: no rule but the bound.
-GivenPassword = Annotated[str, Field(max_length=1_000, json_schema_extra={"format": "password"})]
+Given = Annotated[str, Field(max_length=1_000)]
+GivenPassword = Annotated[
+    Given, Field(json_schema_extra={"format": "password"}, examples=["Correct-Horse-7-Battery"])
+]
 
 
 class LoginForm(BaseModel):
     """The OAuth2 password grant (RFC 6749 §4.3). Fields we do not know are passed over, as the
-    standard asks."""
+    standard asks. An empty password is a wrong one; to the framework it is a missing one."""
 
-    username: GivenPassword = Field(description="The e-mail address.", examples=["ana@example.com"])
-    password: GivenPassword
+    model_config = ConfigDict(json_schema_extra={"required": ["username", "password"]})
+
+    username: Given = Field(description="The e-mail address.", examples=["ana@example.com"])
+    password: GivenPassword = ""
     grant_type: Literal["password", ""] = "password"
     scope: str = ""
     client_id: str | None = None

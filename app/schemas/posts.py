@@ -18,16 +18,26 @@ def _unique(tags: list[str]) -> list[str]:
     return sorted(set(tags))
 
 
-Title = Annotated[Stripped, StringConstraints(min_length=1, max_length=MAX_TITLE)]
-Content = Annotated[Text, StringConstraints(max_length=MAX_CONTENT)]
-Tags = Annotated[list[TagName], Field(max_length=MAX_TAGS), AfterValidator(_unique)]
+Title = Annotated[
+    Stripped,
+    StringConstraints(min_length=1, max_length=MAX_TITLE),
+    Field(examples=["Hola, mundo"]),
+]
+Content = Annotated[
+    Text, StringConstraints(max_length=MAX_CONTENT), Field(examples=["My first post."])
+]
+Tags = Annotated[
+    list[TagName],
+    Field(max_length=MAX_TAGS, examples=[["news", "hello"]]),
+    AfterValidator(_unique),
+]
 
 
 class PostCreate(Input):
-    title: Title = Field(examples=["Hola, mundo"])
-    content: Content = Field(examples=["My first post."])
+    title: Title
+    content: Content
     status: PostStatus = PostStatus.draft
-    tags: Tags = Field([], examples=[["news", "hello"]])
+    tags: Tags = Field([])
 
 
 class PostUpdate(Input):

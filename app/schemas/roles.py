@@ -22,15 +22,20 @@ RoleName = Annotated[
     StringConstraints(min_length=2, max_length=MAX_ROLE_NAME, pattern=r"^[\w][\w .:-]*$"),
     AfterValidator(_folded),
     StringConstraints(max_length=MAX_ROLE_NAME),
+    Field(description="Kept in lower case.", examples=["moderator"]),
 ]
-Description = Annotated[Stripped, StringConstraints(max_length=MAX_DESCRIPTION)]
-Permissions = Annotated[list[Permission], Field(max_length=len(Permission))]
+Description = Annotated[
+    Stripped, StringConstraints(max_length=MAX_DESCRIPTION), Field(examples=["Keeps the peace."])
+]
+Permissions = Annotated[
+    list[Permission], Field(max_length=len(Permission), examples=[["posts:moderate"]])
+]
 
 
 class RoleCreate(Input):
-    name: RoleName = Field(description="Kept in lower case.", examples=["moderator"])
-    description: Description = Field("", examples=["Keeps the peace."])
-    permissions: Permissions = Field([], examples=[["posts:moderate"]])
+    name: RoleName
+    description: Description = ""
+    permissions: Permissions = Field([])
 
 
 class RoleUpdate(Input):

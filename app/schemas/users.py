@@ -73,7 +73,11 @@ Email = Annotated[
     WithJsonSchema({"type": "string", "format": "email", "maxLength": MAX_EMAIL}),
 ]
 _email: TypeAdapter[str] = TypeAdapter(Email)
-Name = Annotated[Stripped, StringConstraints(min_length=MIN_NAME, max_length=MAX_NAME)]
+Name = Annotated[
+    Stripped,
+    StringConstraints(min_length=MIN_NAME, max_length=MAX_NAME),
+    Field(examples=["Ana García"]),
+]
 Phone = Annotated[
     Text,
     StringConstraints(max_length=50),
@@ -94,7 +98,7 @@ class Registration(_NewProfile):
     """A new account, made by its owner."""
 
     email: Email = Field(examples=["ana@example.com"])
-    name: Name = Field(examples=["Ana García"])
+    name: Name
     password: Password
 
 

@@ -16,7 +16,8 @@ from app.tasks.mail import Mailer, Refused, Unreachable, compose
 log = logging.getLogger("app.outbox")
 POLL_SECONDS = 1.0
 AT_ONCE = 10
-STOP_SECONDS = 5.0
+# With the server's own GRACE_SECONDS (app/cli.py) this stays under the 10 s of most supervisors.
+STOP_SECONDS = 3.0
 DATABASE_SECONDS = 10.0
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import SMTP, SMTPUTF8
 from email.utils import format_datetime, parseaddr
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +21,7 @@ from app.core import i18n
 from app.models.outbox import Mail, MailState
 from app.schemas import outbox as schemas
 
+_FAREWELL_SECONDS = 1
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent.parent / "templates" / "mail"),
     autoescape=select_autoescape(),
@@ -80,17 +83,27 @@ def compose(mail: Mail, settings: Settings) -> EmailMessage:
     """The message of a mail: text and HTML, to exactly one recipient."""
     rendered = render(mail, public_url=settings.public_url)
     sender, sender_address = parseaddr(settings.mail_from)
-    message = EmailMessage(policy=SMTP)
+    message = EmailMessage(policy=SMTP if mail.recipient.isascii() else SMTPUTF8)
     message["Message-ID"] = message_id(mail, settings)
     message["Date"] = format_datetime(mail.created_at)
     message["From"] = Address(display_name=sender, addr_spec=sender_address)
     # Built as one address: a list of them in the stored text cannot become two recipients.
-    message["To"] = Address(addr_spec=mail.recipient)
-    message["Subject"] = rendered.subject
+    message["To"] = _one_address(mail.recipient)
+    # Names may hold line breaks; a header may not, and the mail would never be written.
+    message["Subject"] = " ".join(rendered.subject.split())
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(rendered.text)
     message.add_alternative(rendered.html, subtype="html")
     return message
+
+
+def _one_address(text: str) -> Address:
+    """The address of a text that holds one. Raises ValueError for anything else."""
+    local, _, domain = text.rpartition("@")
+    if local.isascii():
+        return Address(addr_spec=text)
+    # The parser refuses letters like the é of josé@example.com, which RFC 6531 permits.
+    return Address(username=local, domain=domain)
 
 
 def describe(mail: Mail, settings: Settings) -> schemas.Mail:
@@ -125,25 +138,52 @@ class SmtpMailer:
         self._settings = settings
 
     async def send(self, message: EmailMessage) -> None:
-        settings = self._settings
-        password = settings.smtp_password
+        client = self._client()
         try:
-            await aiosmtplib.send(
-                message,
-                hostname=settings.smtp_host,
-                port=settings.smtp_port,
-                username=settings.smtp_username,
-                password=password.get_secret_value() if password else None,
-                use_tls=settings.smtp_tls is SmtpTls.tls,
-                start_tls=settings.smtp_tls is SmtpTls.starttls,
-                timeout=settings.smtp_timeout_seconds,
-            )
-        except aiosmtplib.SMTPResponseException as error:
-            raise Refused(f"{error.code} {error.message}") from error
-        except aiosmtplib.SMTPRecipientsRefused as error:
-            raise Refused("; ".join(f"{r.code} {r.message}" for r in error.recipients)) from error
+            # One bound for the whole conversation: one for each command would add up to more
+            # than the lease of a claim.
+            async with asyncio.timeout(self._settings.smtp_timeout_seconds):
+                await _connect(client)
+                await _hand_over(client, message)
+            with suppress(aiosmtplib.SMTPException, OSError):
+                await client.quit(timeout=_FAREWELL_SECONDS)
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
             raise Unreachable(type(error).__name__) from error
+        finally:
+            # Not `async with client`: when cancelled, it would still wait for an answer to QUIT.
+            client.close()
+
+    def _client(self) -> aiosmtplib.SMTP:
+        settings = self._settings
+        password = settings.smtp_password
+        return aiosmtplib.SMTP(
+            hostname=settings.smtp_host,
+            port=settings.smtp_port,
+            username=settings.smtp_username,
+            password=password.get_secret_value() if password else None,
+            use_tls=settings.smtp_tls is SmtpTls.tls,
+            start_tls=settings.smtp_tls is SmtpTls.starttls,
+            timeout=settings.smtp_timeout_seconds,
+        )
+
+
+async def _connect(client: aiosmtplib.SMTP) -> None:
+    try:
+        await client.connect()
+    # A refused greeting or login says nothing about the mail.
+    except aiosmtplib.SMTPResponseException as error:
+        raise Unreachable(f"{error.code} {error.message}") from error
+
+
+async def _hand_over(client: aiosmtplib.SMTP, message: EmailMessage) -> None:
+    try:
+        await client.send_message(message)
+    except aiosmtplib.SMTPResponseException as error:
+        raise Refused(f"{error.code} {error.message}") from error
+    except aiosmtplib.SMTPRecipientsRefused as error:
+        raise Refused("; ".join(f"{r.code} {r.message}" for r in error.recipients)) from error
+    except aiosmtplib.SMTPNotSupported as error:
+        raise Refused(str(error)) from error
 
 
 class FolderMailer:

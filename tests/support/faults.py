@@ -1,0 +1,235 @@
+"""Faults made to order: the app on a real socket, statements and commits that fail, row dumps."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psycopg
+import pymysql  # type: ignore[import-untyped]  # comes without types
+import uvicorn
+from fastapi import FastAPI
+from sqlalchemy import event, select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import QueuePool
+
+from app.core.security import Passwords
+from app.database import Database
+from app.main import create_app
+from app.models import Base
+from tests.conftest import CHEAP, make_settings
+from tests.support.client import Client
+from tests.support.openapi import Contract
+
+_WRITES = ("INSERT", "UPDATE", "DELETE")
+_WROTE = "tests_wrote"
+Fault = Callable[[], Exception]
+
+
+# --- The app on a socket ---------------------------------------------------------------------
+
+
+class _Server(uvicorn.Server):
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # same use
+        """Leave Ctrl-C to pytest."""
+        return nullcontext()
+
+
+@asynccontextmanager
+async def serve(app: FastAPI) -> AsyncIterator[str]:
+    """The app behind uvicorn in this event loop; its base URL.
+
+    In-process transports wait for a request's clean-up, which no caller on a socket does, and
+    cannot hang up in the middle.
+    """
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, access_log=False)
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    await eventually(lambda: server.started)
+    host, port = listener.getsockname()
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.should_exit = True
+        await serving
+        listener.close()
+
+
+@asynccontextmanager
+async def served_client(
+    url: str, data_dir: Path, contract: Contract, **overrides: object
+) -> AsyncIterator[Client]:
+    """A client, over TCP, of an app of its own on some database."""
+    app = create_app(make_settings(url, data_dir, **overrides), passwords=Passwords(CHEAP))
+    limits = httpx2.Limits(max_connections=300)
+    async with (
+        serve(app) as base_url,
+        httpx2.AsyncClient(base_url=base_url, timeout=30, limits=limits) as http,
+    ):
+        yield Client(http, app, contract)
+    await app.state.database.dispose()
+
+
+async def eventually(condition: Callable[[], bool], *, seconds: float = 10) -> None:
+    """Return as soon as a condition holds that nothing announces."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 nothing announces it
+            await asyncio.sleep(0.01)
+
+
+def checked_out(database: Database) -> int:
+    """How many of the pool's connections somebody holds."""
+    pool = database.engine.pool
+    assert isinstance(pool, QueuePool)
+    return pool.checkedout()
+
+
+# --- Statements and commits that fail --------------------------------------------------------
+
+
+class Sabotage:
+    """Makes writing transactions fail. `times` bounds how often; `hits` counts it."""
+
+    def __init__(self, act: Callable[[], None], times: float) -> None:
+        self._act = act
+        self._times = times
+        self.hits = 0
+
+    def strike(self) -> None:
+        if self.hits < self._times:
+            self.hits += 1
+            self._act()
+
+
+@contextmanager
+def sabotaged_commits(
+    database: Database, act: Callable[[], None], *, times: float = float("inf")
+) -> Iterator[Sabotage]:
+    """Call `act` right before the COMMIT of every transaction that has written something."""
+    sabotage, engine = Sabotage(act, times), database.engine.sync_engine
+
+    def began(connection: Any) -> None:
+        connection.info[_WROTE] = False
+
+    def executed(connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if statement.lstrip().upper().startswith(_WRITES):
+            connection.info[_WROTE] = True
+
+    def committing(connection: Any) -> None:
+        if connection.info.get(_WROTE):
+            sabotage.strike()
+
+    listeners = (("begin", began), ("after_cursor_execute", executed), ("commit", committing))
+    for name, listener in listeners:
+        event.listen(engine, name, listener)
+    try:
+        yield sabotage
+    finally:
+        for name, listener in listeners:
+            event.remove(engine, name, listener)
+
+
+@contextmanager
+def failing_writes(
+    database: Database, fault: Fault, *, times: float = float("inf")
+) -> Iterator[Sabotage]:
+    """The driver raises a fault instead of executing a statement that writes."""
+    engine = database.engine.sync_engine
+
+    def act() -> None:
+        raise fault()
+
+    sabotage = Sabotage(act, times)
+
+    def execute(_cursor: Any, statement: str, *_rest: Any) -> None:
+        if statement.lstrip().upper().startswith(_WRITES):
+            sabotage.strike()
+
+    event.listen(engine, "do_execute", execute)
+    try:
+        yield sabotage
+    finally:
+        event.remove(engine, "do_execute", execute)
+
+
+def failing_commits(
+    database: Database, fault: Fault, *, times: float = float("inf")
+) -> AbstractContextManager[Sabotage]:
+    """The driver raises a fault instead of committing a transaction that has written."""
+
+    def act() -> None:
+        raise OperationalError("COMMIT", None, fault())
+
+    return sabotaged_commits(database, act, times=times)
+
+
+@contextmanager
+def counted_failures(database: Database) -> Iterator[list[BaseException]]:
+    """The errors the driver raises meanwhile, failed attempts to connect included."""
+    met: list[BaseException] = []
+
+    def note(context: Any) -> None:
+        met.append(context.original_exception)
+
+    event.listen(database.engine.sync_engine, "handle_error", note)
+    try:
+        yield met
+    finally:
+        event.remove(database.engine.sync_engine, "handle_error", note)
+
+
+@contextmanager
+def counted_locks(database: Database) -> Iterator[list[str]]:
+    """The statements sent meanwhile that lock rows."""
+    sent: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if statement.rstrip().upper().endswith(("FOR UPDATE", "FOR UPDATE OF USERS")):
+            sent.append(statement)
+
+    event.listen(database.engine.sync_engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        event.remove(database.engine.sync_engine, "before_cursor_execute", note)
+
+
+# What a driver raises when the same transaction may succeed at once, and when the server is gone.
+TRANSIENT: dict[str, list[Fault]] = {
+    "sqlite": [lambda: sqlite3.OperationalError("database is locked")],
+    "mysql": [
+        lambda: pymysql.err.OperationalError(1213, "Deadlock found when trying to get lock"),
+        lambda: pymysql.err.OperationalError(1205, "Lock wait timeout exceeded"),
+        lambda: pymysql.err.OperationalError(1020, "Record has changed since last read"),
+    ],
+    "postgresql": [
+        psycopg.errors.SerializationFailure,
+        psycopg.errors.DeadlockDetected,
+        psycopg.errors.LockNotAvailable,
+    ],
+}
+GONE: dict[str, Fault] = {
+    "sqlite": lambda: sqlite3.OperationalError("disk I/O error"),
+    "mysql": lambda: pymysql.err.OperationalError(2013, "Lost connection during query"),
+    "postgresql": psycopg.errors.AdminShutdown,
+}
+
+
+# --- What is in the tables -------------------------------------------------------------------
+
+
+async def dump(database: Database) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table, sorted: equal before and after means nothing changed."""
+    rows = {}
+    async with database.begin(readonly=True) as session:
+        for table in Base.metadata.sorted_tables:
+            found = (await session.execute(select(table))).all()
+            rows[table.name] = sorted((tuple(row) for row in found), key=repr)
+    return rows

@@ -1,0 +1,55 @@
+"""What the app sends to its database: counted, kept, and explained by the database itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import event, text
+
+from app.database import Database
+
+_NOT_WORK = ("BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK", "COMMIT")
+_EXPLAIN = {"sqlite": "EXPLAIN QUERY PLAN", "mysql": "EXPLAIN", "postgresql": "EXPLAIN"}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement as the driver got it."""
+
+    text: str
+    parameters: Any
+
+
+@contextmanager
+def watched(database: Database) -> Iterator[list[Statement]]:
+    """The statements sent inside the block, without those that frame a transaction."""
+    engine = database.engine.sync_engine
+    sent: list[Statement] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if not statement.startswith(_NOT_WORK):
+            sent.append(Statement(statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+async def plan(database: Database, statement: Statement) -> list[str]:
+    """How the database runs a statement: one line a step, worded as each dialect does."""
+    explain = f"{_EXPLAIN[database.dialect]} {statement.text}"
+    async with database.engine.connect() as connection:
+        found = await connection.exec_driver_sql(explain, statement.parameters)
+        return [" ".join(str(value) for value in row) for row in found]
+
+
+async def gather_statistics(database: Database, table: str) -> None:
+    """Let the planner know how many rows there are, as it would in a grown database."""
+    async with database.engine.begin() as connection:
+        command = "ANALYZE TABLE" if database.dialect == "mysql" else "ANALYZE"
+        await connection.execute(text(f"{command} {table}"))

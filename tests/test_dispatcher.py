@@ -1,0 +1,368 @@
+"""Delivery of the outbox to a real SMTP server: once, in time, and by one process only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from app.config import Settings
+from app.core.security import Passwords
+from app.crud import outbox
+from app.database import Database, connect
+from app.main import create_app
+from app.models.base import utc_now
+from app.models.outbox import MailState
+from app.tasks import dispatcher as dispatching
+from app.tasks.dispatcher import Dispatcher
+from app.tasks.mail import SmtpMailer
+from tests.conftest import CHEAP, make_settings
+from tests.support.client import Client
+from tests.support.logs import kept_logging
+from tests.support.mails import ADDRESSES, addressed_to, count, make_due, queue, stored
+from tests.support.smtp import Sink, running_sink
+
+A = "a@example.com"
+NEVER = 3600.0
+
+
+@pytest.fixture
+async def sink() -> AsyncIterator[Sink]:
+    async with running_sink() as found:
+        yield found
+
+
+@pytest.fixture
+def smtp(sink: Sink, database_url: str, tmp_path: Path) -> Settings:
+    """Settings with the sink as the mail server."""
+    return make_settings(
+        database_url,
+        tmp_path,
+        smtp_host="127.0.0.1",
+        smtp_port=sink.port,
+        smtp_tls="none",
+        smtp_timeout_seconds=10,
+    )
+
+
+@pytest.fixture
+def dispatcher(database: Database, smtp: Settings) -> Dispatcher:
+    """A dispatcher that has not been started."""
+    return Dispatcher(database, SmtpMailer(smtp), smtp)
+
+
+@asynccontextmanager
+async def started(*dispatchers: Dispatcher) -> AsyncIterator[None]:
+    for each in dispatchers:
+        each.start()
+    try:
+        yield
+    finally:
+        for each in dispatchers:
+            await each.stop()
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> asyncio.Queue[Sequence[int]]:
+    """What each look for due mails has found."""
+    found: asyncio.Queue[Sequence[int]] = asyncio.Queue()
+
+    async def due(*args: Any, **kwargs: Any) -> Sequence[int]:
+        ids = await original(*args, **kwargs)
+        found.put_nowait(ids)
+        return ids
+
+    original: Callable[..., Awaitable[Sequence[int]]] = outbox.due
+    monkeypatch.setattr(outbox, "due", due)
+    return found
+
+
+async def test_a_mail_is_sent_once(database: Database, dispatcher: Dispatcher, sink: Sink) -> None:
+    [mail_id] = await queue(database, A)
+    async with started(dispatcher):
+        await sink.arrived(lambda: sink.to(A))
+    await dispatcher.deliver(mail_id)
+    await make_due(database, mail_id)
+    await dispatcher.deliver(mail_id)
+    mail = await stored(database, mail_id)
+    assert (mail.state, mail.attempts, mail.last_error) == (MailState.sent, 1, None)
+    assert mail.sent_at is not None
+    [delivery] = sink.deliveries
+    assert delivery.recipients == [A]
+    assert delivery.message_id == f"<{mail.key}@example.com>"
+
+
+async def test_registering_wakes_the_dispatcher_of_the_process(
+    client: Client, smtp: Settings, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatching, "POLL_SECONDS", NEVER)
+    app = create_app(smtp, passwords=Passwords(CHEAP))
+    transport = httpx2.ASGITransport(app=app)
+    with kept_logging():
+        async with (
+            app.router.lifespan_context(app),
+            httpx2.AsyncClient(transport=transport, base_url="http://testserver") as http,
+        ):
+            account = await Client(http, app, client.contract).register()
+            await sink.arrived(lambda: sink.to(account["email"]))
+
+
+@pytest.mark.parametrize("recipient", ADDRESSES)
+async def test_the_server_is_told_exactly_one_recipient(
+    database: Database, dispatcher: Dispatcher, sink: Sink, recipient: str
+) -> None:
+    """A5: one RCPT, one To."""
+    [mail_id] = await queue(database, recipient)
+    await dispatcher.deliver(mail_id)
+    [delivery] = sink.deliveries
+    assert len(sink.attempts) == 1
+    assert delivery.recipients == [recipient]
+    assert addressed_to(delivery.message) == [recipient]
+
+
+async def test_waking_sends_without_waiting_for_the_next_look(
+    database: Database,
+    dispatcher: Dispatcher,
+    sink: Sink,
+    looks: asyncio.Queue[Sequence[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatching, "POLL_SECONDS", NEVER)
+    async with started(dispatcher):
+        assert await looks.get() == []
+        await queue(database, A)
+        dispatcher.wake()
+        await sink.arrived(lambda: sink.to(A))
+
+
+async def test_a_mail_nobody_woke_for_is_found_by_looking(
+    database: Database,
+    dispatcher: Dispatcher,
+    sink: Sink,
+    looks: asyncio.Queue[Sequence[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatching, "POLL_SECONDS", 0.05)
+    async with started(dispatcher):
+        assert await looks.get() == []
+        await queue(database, A)
+        await sink.arrived(lambda: sink.to(A))
+
+
+async def test_the_dispatcher_outlives_a_database_that_is_away(
+    database: Database, dispatcher: Dispatcher, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A3: it recovers without a restart."""
+    monkeypatch.setattr(dispatching, "POLL_SECONDS", 0.05)
+    failed = asyncio.Event()
+    original = outbox.due
+
+    async def due(*args: Any, **kwargs: Any) -> Sequence[int]:
+        if failed.is_set():
+            return await original(*args, **kwargs)
+        failed.set()
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(outbox, "due", due)
+    await queue(database, A)
+    async with started(dispatcher):
+        await sink.arrived(lambda: sink.to(A))
+    assert failed.is_set()
+
+
+async def test_an_outage_costs_no_attempt_and_the_mail_arrives_after_it(
+    database: Database, dispatcher: Dispatcher, sink: Sink
+) -> None:
+    """A5: the server is down, for longer than any number of attempts."""
+    [mail_id] = await queue(database, A)
+    await sink.stop()
+    for _ in range(outbox.MAX_ATTEMPTS + 2):
+        before = utc_now()
+        await dispatcher.deliver(mail_id)
+        mail = await stored(database, mail_id)
+        assert (mail.state, mail.attempts) == (MailState.pending, 0)
+        assert mail.last_error
+        assert 5 < (mail.next_attempt_at - before).total_seconds() < 60, "soon after recovery"
+        await make_due(database, mail_id)
+    await sink.start()
+    await dispatcher.deliver(mail_id)
+    assert (await stored(database, mail_id)).state == MailState.sent
+    assert len(sink.to(A)) == 1
+
+
+@pytest.mark.parametrize("answer", ["451 4.3.0 try later", "550 5.1.1 nobody here"])
+async def test_a_refused_mail_is_tried_less_and_less_often_and_given_up_after_eight_attempts(
+    database: Database, dispatcher: Dispatcher, sink: Sink, answer: str
+) -> None:
+    """A5: 4xx and 5xx."""
+    [mail_id] = await queue(database, A)
+    sink.answers[A] = answer
+    waits = []
+    for attempt in range(1, outbox.MAX_ATTEMPTS):
+        await dispatcher.deliver(mail_id)
+        mail = await stored(database, mail_id)
+        assert (mail.state, mail.attempts) == (MailState.pending, attempt)
+        waits.append((mail.next_attempt_at - mail.updated_at).total_seconds())
+        await dispatcher.deliver(mail_id)
+        assert len(sink.attempts) == attempt, "not before its time"
+        await make_due(database, mail_id)
+    await dispatcher.deliver(mail_id)
+    mail = await stored(database, mail_id)
+    assert (mail.state, mail.attempts) == (MailState.dead, 8)
+    assert mail.last_error is not None
+    assert answer[:3] in mail.last_error
+    assert [round(wait) for wait in waits] == [10, 20, 40, 80, 160, 320, 640]
+    await make_due(database, mail_id)
+    await dispatcher.deliver(mail_id)
+    assert len(sink.attempts) == 8
+    assert sink.deliveries == []
+
+
+async def test_poison_and_hanging_mails_do_not_delay_the_others(
+    database: Database, dispatcher: Dispatcher, sink: Sink
+) -> None:
+    """A5: a mail that cannot be written, one that is refused and one whose server hangs."""
+    refused, hanging = "refused@example.com", "hanging@example.com"
+    unwritable, *_ = await queue(database, "not an address", refused, hanging)
+    good = [f"good{number}@example.com" for number in range(20)]
+    await queue(database, *good)
+    sink.answers[refused] = "550 nobody here"
+    sink.hanging.add(hanging)
+    async with started(dispatcher):
+        await sink.arrived(lambda: all(sink.to(each) for each in good))
+        assert sink.to(hanging)
+        sink.released.set()
+    assert len(sink.deliveries) == len(good) + 1
+    mail = await stored(database, unwritable)
+    assert (mail.state, mail.attempts) == (MailState.pending, 1)
+    assert mail.last_error
+
+
+async def test_a_slow_conversation_ends_before_the_claim_does(
+    database: Database, sink: Sink, smtp: Settings
+) -> None:
+    """One timeout bounds a whole delivery, not each of its steps."""
+    assert smtp.smtp_timeout_seconds < outbox.LEASE.total_seconds()
+    hurried = smtp.model_copy(update={"smtp_timeout_seconds": 0.5})
+    sink.pace_seconds = 0.4
+    [mail_id] = await queue(database, A)
+    await Dispatcher(database, SmtpMailer(hurried), hurried).deliver(mail_id)
+    mail = await stored(database, mail_id)
+    assert (mail.state, mail.attempts) == (MailState.pending, 0)
+    assert mail.last_error == "TimeoutError"
+
+
+async def test_a_login_the_server_refuses_is_no_fault_of_the_mail(
+    database: Database, sink: Sink, smtp: Settings
+) -> None:
+    """The sink offers no AUTH: as with a wrong SMTP_PASSWORD, nothing can be sent at all."""
+    wrong = smtp.model_copy(update={"smtp_username": "user"})
+    [mail_id] = await queue(database, A)
+    await Dispatcher(database, SmtpMailer(wrong), wrong).deliver(mail_id)
+    mail = await stored(database, mail_id)
+    assert (mail.state, mail.attempts) == (MailState.pending, 0)
+    assert sink.attempts == []
+
+
+async def test_two_processes_send_each_mail_once(
+    database: Database, dispatcher: Dispatcher, sink: Sink, smtp: Settings
+) -> None:
+    """A4: claims, with a second pool of connections as another process has."""
+    people = [f"person{number}@example.com" for number in range(40)]
+    await queue(database, *people)
+    other = connect(smtp)
+    try:
+        async with started(dispatcher, Dispatcher(other, SmtpMailer(smtp), smtp)):
+            await sink.arrived(lambda: len(sink.deliveries) >= len(people))
+    finally:
+        await other.dispose()
+    copies = Counter(delivery.recipients[0] for delivery in sink.deliveries)
+    assert copies == Counter(people)
+    assert await count(database, MailState.sent) == len(people)
+
+
+async def test_only_one_of_many_claims_wins(database: Database) -> None:
+    [mail_id] = await queue(database, A)
+
+    async def claim() -> bool:
+        async with database.begin() as session:
+            return await outbox.claim(session, mail_id=mail_id) is not None
+
+    assert sum(await asyncio.gather(*(claim() for _ in range(10)))) == 1
+
+
+class Killed(BaseException):
+    """The end of a process: nothing catches it."""
+
+
+class DyingMailer(SmtpMailer):
+    """Hands the mail over, then the process dies before it can write that down."""
+
+    async def send(self, message: EmailMessage) -> None:
+        await super().send(message)
+        raise Killed
+
+
+async def test_the_mail_of_a_dead_process_comes_up_again_after_its_lease(
+    database: Database, dispatcher: Dispatcher, sink: Sink, smtp: Settings
+) -> None:
+    """A4: with the same Message-ID, so that the reader's side can tell."""
+    [mail_id] = await queue(database, A)
+    before = utc_now()
+    with pytest.raises(Killed):
+        await Dispatcher(database, DyingMailer(smtp), smtp).deliver(mail_id)
+    mail = await stored(database, mail_id)
+    assert (mail.state, mail.attempts) == (MailState.pending, 1)
+    assert before + outbox.LEASE <= mail.next_attempt_at <= utc_now() + outbox.LEASE
+    await dispatcher.deliver(mail_id)
+    assert len(sink.deliveries) == 1, "leased: nobody else may take it"
+    await make_due(database, mail_id)
+    async with started(dispatcher):
+        await sink.arrived(lambda: len(sink.deliveries) == 2)
+    first, second = sink.deliveries
+    assert first.message_id == second.message_id
+    assert (await stored(database, mail_id)).state == MailState.sent
+
+
+async def test_stopping_waits_for_the_mail_in_the_making(
+    database: Database, dispatcher: Dispatcher, sink: Sink
+) -> None:
+    [mail_id] = await queue(database, A)
+    sink.hanging.add(A)
+    async with started(dispatcher):
+        await sink.arrived(lambda: sink.to(A))
+        stopping = asyncio.create_task(dispatcher.stop())
+        sink.released.set()
+        await stopping
+        assert (await stored(database, mail_id)).state == MailState.sent
+    assert "outbox-dispatcher" not in {task.get_name() for task in asyncio.all_tasks()}
+
+
+async def test_stopping_gives_up_on_a_server_that_hangs(
+    database: Database,
+    dispatcher: Dispatcher,
+    sink: Sink,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A60: the mail stays in the outbox and comes up again after its lease."""
+    monkeypatch.setattr(dispatching, "STOP_SECONDS", 0.05)
+    [mail_id] = await queue(database, A)
+    sink.hanging.add(A)
+    dispatcher.start()
+    await sink.arrived(lambda: sink.to(A))
+    async with asyncio.timeout(5):
+        await dispatcher.stop()
+    mail = await stored(database, mail_id)
+    assert (mail.state, mail.attempts) == (MailState.pending, 1)
+    assert mail.next_attempt_at > utc_now()
+
+
+async def test_a_dispatcher_that_never_started_can_be_stopped(dispatcher: Dispatcher) -> None:
+    await dispatcher.stop()

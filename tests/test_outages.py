@@ -1,0 +1,240 @@
+"""The database away, silent, full or cut off: 503 in time, and normal again by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from sqlalchemy.engine import make_url
+
+from tests.conftest import wipe
+from tests.support import faults
+from tests.support.client import Client
+from tests.support.openapi import Contract
+from tests.support.proxy import proxy_for
+from tests.support.stage import Stage, new_account
+
+on_servers = pytest.mark.parametrize("database_url", ["mariadb", "postgresql"], indirect=True)
+# What the product promises: an answer within five seconds, whatever the database does.
+PROMISED_SECONDS = 5.0
+AT_ONCE_SECONDS = 1.0
+
+
+@pytest.fixture
+def pool_size() -> int:
+    """Connections of the app; tests that need few of them say so."""
+    return 20
+
+
+@pytest.fixture
+async def stage(
+    database_url: str, shared_app: FastAPI, contract: Contract, tmp_path: Path, pool_size: int
+) -> AsyncIterator[Stage]:
+    url = make_url(database_url)
+    async with proxy_for(url) as proxy:
+        by_proxy = proxy.url if url.host else database_url
+        async with faults.served_client(
+            by_proxy, tmp_path, contract, database_pool_size=pool_size
+        ) as client:
+            ana = await client.user()
+            path = f"/posts/{(await ana.write())['id']}"
+            yield Stage(database_url, proxy, client, ana, path)
+            proxy.thaw()
+    await wipe(shared_app.state.database)
+
+
+@pytest.fixture(autouse=True)
+def no_noise(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """No task is forgotten, no connection left for the collector, no defect logged."""
+    yield
+    gc.collect()
+    records = caplog.get_records("call") + caplog.get_records("teardown")
+    assert [record.getMessage() for record in records if record.levelno >= logging.ERROR] == []
+
+
+async def refused_in_time(requests: Iterable[Awaitable[httpx2.Response]]) -> float:
+    """Every one is a 503 with Retry-After, within what is promised; the slowest one's time."""
+    answers = await asyncio.gather(*map(timed, requests))
+    for response, _ in answers:
+        assert_unavailable(response)
+    slowest = max(seconds for _, seconds in answers)
+    assert slowest < PROMISED_SECONDS
+    return slowest
+
+
+async def timed(request: Awaitable[httpx2.Response]) -> tuple[httpx2.Response, float]:
+    started = time.perf_counter()
+    return await request, time.perf_counter() - started
+
+
+def assert_unavailable(response: httpx2.Response) -> None:
+    assert response.status_code == 503, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["code"] == "service_unavailable"
+    assert int(response.headers["retry-after"]) > 0
+
+
+async def assert_all_well(stage: Stage) -> None:
+    """Every request succeeds, at the first try."""
+    answers = await asyncio.gather(*stage.requests())
+    assert [answer.text for answer in answers if not answer.is_success] == []
+
+
+async def healthy_meanwhile(client: Client, work: Awaitable[float]) -> float:
+    """What the work returns; `/health` answers at once for as long as it takes."""
+    task, looked = asyncio.ensure_future(work), 0
+    while not task.done():
+        response, seconds = await timed(client.get("/health"))
+        assert response.status_code == 200
+        assert seconds < AT_ONCE_SECONDS
+        looked += 1
+        await asyncio.wait([task], timeout=0.2)
+    assert looked
+    return await task
+
+
+# --- Away ----------------------------------------------------------------------------------------
+
+
+@on_servers
+async def test_a_database_that_is_away_is_a_503_until_it_is_back(stage: Stage) -> None:
+    """A3, A10: refused connections are no defect of ours, and nothing has to be restarted."""
+    await assert_all_well(stage)
+    with faults.counted_failures(stage.database) as failures:
+        stage.proxy.go_away()
+        requests = stage.requests()
+        await healthy_meanwhile(stage.client, refused_in_time(requests))
+    assert len(failures) >= len(requests), "every request met the fault"
+    await stage.proxy.come_back()
+    await assert_all_well(stage)
+
+
+@on_servers
+@pytest.mark.parametrize("pool_size", [20, 2], ids=["roomy", "narrow"])
+async def test_a_silent_database_is_a_503_in_time_and_forgotten_when_it_talks(
+    stage: Stage, pool_size: int
+) -> None:
+    """A9: it accepts connections and says nothing; what hangs cleans up behind the answers."""
+    await assert_all_well(stage)
+    stage.proxy.freeze()
+    requests = stage.requests()
+    slowest = await healthy_meanwhile(stage.client, refused_in_time(requests))
+    assert slowest > AT_ONCE_SECONDS, "it was silence, not refusal"
+    assert stage.proxy.held_back >= min(pool_size, len(requests))
+    stage.proxy.thaw()
+    await assert_all_well(stage)
+    await faults.eventually(lambda: faults.checked_out(stage.database) == 0)
+    await stage.no_transaction_is_open()
+
+
+@on_servers
+@pytest.mark.parametrize("how", ["cut", "killed"])
+async def test_connections_that_died_in_the_pool_are_replaced_unnoticed(
+    stage: Stage, how: str
+) -> None:
+    """FACTS: `pool_pre_ping` against really dead connections, by the network and by the server."""
+    await assert_all_well(stage)
+    before = stage.proxy.accepted
+    if how == "cut":
+        stage.proxy.cut()
+    else:
+        await stage.kill_connections()
+    await assert_all_well(stage)
+    assert stage.proxy.accepted > before + 1, "the old ones were of no use any more"
+
+
+@on_servers
+async def test_statements_cut_off_in_the_middle_are_a_503(stage: Stage) -> None:
+    """A3: the connection dies under a statement that is being executed."""
+    with (
+        faults.counted_failures(stage.database) as failures,
+        faults.counted_locks(stage.database) as locks,
+    ):
+        async with stage.locked_row():
+            edits = [stage.rename(number) for number in range(5)]
+            waiting = asyncio.ensure_future(refused_in_time(edits))
+            await faults.eventually(lambda: len(locks) == len(edits))
+            stage.proxy.cut()
+            await waiting
+    assert stage.proxy.cut_off >= 5
+    assert len(failures) >= 5
+    assert (await stage.ana.get("/users/me")).json()["name"] == "Ana"
+    await assert_all_well(stage)
+
+
+@on_servers
+async def test_a_connection_cut_before_the_commit_leaves_nothing(stage: Stage) -> None:
+    """A1: twenty times, on routes that make, change and delete."""
+    before = await faults.dump(stage.database)
+    with faults.sabotaged_commits(stage.database, stage.proxy.cut) as sabotage:
+        for number in range(5):
+            for request in (
+                stage.rename(number),
+                stage.ana.post("/posts", {"title": "New", "content": "New.", "tags": ["new"]}),
+                stage.ana.delete(stage.post),
+                stage.client.post("/auth/register", new_account()),
+            ):
+                assert_unavailable(await request)
+    assert sabotage.hits == 20
+    assert stage.proxy.cut_off >= 20
+    assert await faults.dump(stage.database) == before
+
+
+# --- Full ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pool_size", [2])
+async def test_an_exhausted_pool_is_a_503_until_a_connection_is_free(
+    stage: Stage, pool_size: int
+) -> None:
+    """A10: all connections are held by somebody else."""
+    async with AsyncExitStack() as held:
+        for _ in range(pool_size):
+            await held.enter_async_context(stage.database.engine.connect())
+        assert faults.checked_out(stage.database) == pool_size
+        await healthy_meanwhile(stage.client, refused_in_time(stage.requests()))
+    await assert_all_well(stage)
+
+
+@pytest.mark.parametrize("pool_size", [4])
+async def test_writers_behind_a_lock_that_stays_are_a_503(stage: Stage, pool_size: int) -> None:
+    """A10, A12: somebody else holds the lock; more writers wait than there are connections."""
+    async with stage.locked_row():
+        writers = [stage.rename(number) for number in range(3 * pool_size)]
+        slowest = await healthy_meanwhile(stage.client, refused_in_time(writers))
+        assert slowest > AT_ONCE_SECONDS, "it was a lock they waited for"
+    assert (await stage.ana.get("/users/me")).json()["name"] == "Ana", "nothing was done later"
+    await assert_all_well(stage)
+    await faults.eventually(lambda: faults.checked_out(stage.database) == 0)
+
+
+async def test_readers_do_not_wait_for_a_lock(stage: Stage) -> None:
+    """A12: a row, on SQLite the file, is locked for writing by another process."""
+    async with stage.locked_row():
+        answers = await asyncio.gather(*(stage.ana.get("/users/me") for _ in range(5)))
+    assert [answer.status_code for answer in answers] == [200] * 5
+
+
+# --- Callers who leave ---------------------------------------------------------------------------
+
+
+async def test_callers_who_hang_up_leave_no_connection_behind(stage: Stage) -> None:
+    """A8: in the middle of a statement, and in the middle of a body."""
+    async with stage.locked_row():
+        callers = [await stage.hang_on(whole=number % 2 == 0) for number in range(10)]
+        await faults.eventually(lambda: faults.checked_out(stage.database) >= 5)
+        for caller in callers:
+            caller.transport.abort()
+        # An answer from the same loop, so the hang-ups have been seen when it is there.
+        assert (await stage.client.get("/health")).status_code == 200
+    await faults.eventually(lambda: faults.checked_out(stage.database) == 0)
+    await stage.no_transaction_is_open()
+    await assert_all_well(stage)

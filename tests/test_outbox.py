@@ -1,0 +1,313 @@
+"""The outbox over HTTP: what was written for whom, and the mails themselves."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+
+from app.config import Settings
+from app.core.permissions import Permission
+from app.crud import outbox
+from app.database import Database
+from app.main import create_app
+from app.models.outbox import Mail, MailKind, MailState
+from app.tasks.dispatcher import Dispatcher
+from app.tasks.mail import FolderMailer, compose, describe
+from tests.conftest import make_settings
+from tests.support.client import PASSWORD, Client, Person
+from tests.support.mails import ADDRESSES, addressed_to, count, mail_to, make_due, queue, stored
+
+HOSTILE = "Eve\r\nBcc: victim@example.com\r\n\r\n<script>alert(1)</script>"
+
+
+@pytest.fixture
+def settings(app: FastAPI) -> Settings:
+    found: Settings = app.state.settings
+    return found
+
+
+async def listed(admin: Person, **query: Any) -> list[dict[str, Any]]:
+    response = await admin.get("/outbox", params=query)
+    assert response.status_code == 200, response.text
+    found: list[dict[str, Any]] = response.json()["items"]
+    return found
+
+
+async def give_up(database: Database, mail_id: int) -> None:
+    async with database.begin() as session:
+        mail = await session.get_one(Mail, mail_id)
+        mail.state, mail.attempts, mail.last_error = MailState.dead, 8, "550 nobody here"
+
+
+async def test_a_registration_queues_one_welcome_mail(client: Client, database: Database) -> None:
+    """A6: exactly one, for the account of the 201."""
+    account = await client.register("Ana García")
+    mail = await mail_to(database, account["email"])
+    assert (mail.kind, mail.state, mail.attempts) == (MailKind.welcome, MailState.pending, 0)
+    assert mail.user_id == account["id"]
+    assert await count(database) == 1
+
+
+async def test_no_mail_is_queued_for_a_registration_that_was_refused(
+    client: Client, database: Database
+) -> None:
+    """A4: 0 mails for users that do not exist."""
+    account = await client.register()
+    taken = {"email": account["email"].upper(), "name": "Eva", "password": PASSWORD}
+    assert (await client.post("/auth/register", taken)).status_code == 409
+    weak = {"email": "weak@example.com", "name": "Eva", "password": "short"}
+    assert (await client.post("/auth/register", weak)).status_code == 422
+    assert await count(database) == 1
+
+
+async def test_the_mail_is_rolled_back_with_its_registration(
+    client: Client, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A1: written, then the transaction fails."""
+    original = outbox.enqueue
+    written: list[str] = []
+
+    def enqueue_and_fail(session: Any, kind: MailKind, user: Any) -> None:
+        original(session, kind, user)
+        written.append(user.email)
+        raise RuntimeError("a defect after the mail was written")
+
+    monkeypatch.setattr(outbox, "enqueue", enqueue_and_fail)
+    body = {"email": "ana@example.com", "name": "Ana", "password": PASSWORD}
+    assert (await client.post("/auth/register", body)).status_code == 500
+    assert written == ["ana@example.com"]
+    assert await count(database) == 0
+    monkeypatch.undo()
+    assert (await client.post("/auth/register", body)).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("accepted", "locale", "subject"),
+    [
+        ("es-MX,es;q=0.9,en;q=0.8", "es", "Te damos la bienvenida, Ana"),
+        ("en", "en", "Welcome, Ana"),
+        ("fr", "en", "Welcome, Ana"),
+    ],
+)
+async def test_the_mail_is_in_the_language_of_the_registration(
+    client: Client, accepted: str, locale: str, subject: str
+) -> None:
+    admin = await client.admin()
+    account = await client.register("Ana", **{})
+    body = {"email": "reader@example.com", "name": "Ana", "password": PASSWORD}
+    made = await client.post("/auth/register", body, headers={"Accept-Language": accepted})
+    assert made.json()["locale"] == locale
+    mail = next(m for m in await listed(admin) if m["recipient"] == "reader@example.com")
+    assert (mail["locale"], mail["subject"]) == (locale, subject)
+    assert f'lang="{locale}"' in mail["html"]
+    assert account["locale"] == "en"
+
+
+async def test_without_a_mail_server_the_outbox_shows_the_mails_texts(client: Client) -> None:
+    admin = await client.admin("Root")
+    [mail] = await listed(admin)
+    assert mail["recipient"] == admin.email
+    assert "Hello Root," in mail["text"]
+    assert "Hello Root," in mail["html"]
+    assert mail["next_attempt_at"]
+    assert mail["sent_at"] is None
+    assert mail["message_id"].startswith("<")
+
+
+async def test_with_a_mail_server_the_outbox_keeps_the_mails_texts_to_itself(
+    client: Client, database_url: str, tmp_path: Path
+) -> None:
+    admin = await client.admin()
+    settings = make_settings(database_url, tmp_path, smtp_host="mail.example.com")
+    app = create_app(settings, passwords=client.app.state.passwords)
+    transport = httpx2.ASGITransport(app=app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://testserver") as http:
+        [mail] = await listed(Person(http, app, client.contract, admin.headers))
+    await app.state.database.dispose()
+    assert (mail["text"], mail["html"]) == (None, None)
+    assert mail["subject"] == "Welcome, Root"
+
+
+async def test_mails_are_filtered_by_state_and_kind(client: Client, database: Database) -> None:
+    admin = await client.admin()
+    await queue(database, "waiting@example.com")
+    [sent_id] = await queue(database, "sent@example.com")
+    [dead_id] = await queue(database, "dead@example.com")
+    async with database.begin() as session:
+        await outbox.mark_sent(session, mail_id=sent_id)
+    await give_up(database, dead_id)
+    everybody = {admin.email, "waiting@example.com", "sent@example.com", "dead@example.com"}
+
+    async def recipients(**query: str) -> set[str]:
+        return {mail["recipient"] for mail in await listed(admin, **query)}
+
+    assert await recipients() == everybody
+    assert await recipients(state="pending") == {admin.email, "waiting@example.com"}
+    assert await recipients(state="sent") == {"sent@example.com"}
+    assert await recipients(state="dead", kind="welcome") == {"dead@example.com"}
+    assert await recipients(kind="welcome") == everybody
+    assert (await admin.get("/outbox", params={"state": "lost"})).status_code == 422
+    [dead] = await listed(admin, state="dead")
+    assert (dead["next_attempt_at"], dead["last_error"]) == (None, "550 nobody here")
+
+
+async def test_the_outbox_is_walked_newest_first_by_page_and_by_cursor(
+    client: Client, database: Database
+) -> None:
+    reader = await client.holder(Permission.outbox_read)
+    people = [f"person{number}@example.com" for number in range(4)]
+    for person in people:
+        await queue(database, person)
+    expected = [*reversed(people), reader.email]
+    first = (await reader.get("/outbox", params={"page_size": 3})).json()
+    rest = await listed(reader, page_size=3, cursor=first["next_cursor"])
+    assert [mail["recipient"] for mail in [*first["items"], *rest]] == expected
+    assert first["total"] == 5
+    oldest = await listed(reader, sort="created_at")
+    assert [mail["recipient"] for mail in oldest] == expected[::-1]
+
+
+async def test_a_dead_mail_is_tried_again_with_all_its_attempts(
+    client: Client, database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    admin = await client.admin()
+    [mail_id] = await queue(database, "dead@example.com")
+    await give_up(database, mail_id)
+    retried = await admin.post(f"/outbox/{mail_id}/retry")
+    assert retried.status_code == 202
+    assert (retried.json()["state"], retried.json()["attempts"]) == ("pending", 0)
+    assert retried.json()["next_attempt_at"]
+    await Dispatcher(database, FolderMailer(tmp_path), settings).deliver(mail_id)
+    assert (await stored(database, mail_id)).state == MailState.sent
+    again = await admin.post(f"/outbox/{mail_id}/retry")
+    assert (again.status_code, again.json()["code"]) == (409, "mail_already_sent")
+
+
+async def test_a_waiting_mail_is_made_due_by_a_retry(client: Client, database: Database) -> None:
+    admin = await client.admin()
+    [mail_id] = await queue(database, "waiting@example.com")
+    await make_due(database, mail_id, (await stored(database, mail_id)).created_at.replace(2999))
+    async with database.begin(readonly=True) as session:
+        assert mail_id not in await outbox.due(session, limit=10)
+    assert (await admin.post(f"/outbox/{mail_id}/retry")).status_code == 202
+    async with database.begin(readonly=True) as session:
+        assert mail_id in await outbox.due(session, limit=10)
+
+
+async def test_a_mail_that_does_not_exist_cannot_be_tried_again(client: Client) -> None:
+    admin = await client.admin()
+    assert (await admin.post(f"/outbox/{2**63 - 1}/retry")).status_code == 404
+    assert (await admin.post("/outbox/0/retry")).status_code == 422
+
+
+async def test_reading_the_outbox_does_not_permit_to_retry(
+    client: Client, database: Database
+) -> None:
+    reader = await client.holder(Permission.outbox_read)
+    [mail_id] = await queue(database, "waiting@example.com")
+    assert (await reader.get("/outbox")).status_code == 200
+    refused = await reader.post(f"/outbox/{mail_id}/retry")
+    assert (refused.status_code, refused.json()["code"]) == (403, "insufficient_scope")
+    assert Permission.outbox_write in refused.json()["detail"]
+
+
+async def test_a_deleted_users_mail_stays_listed(client: Client, database: Database) -> None:
+    admin = await client.admin()
+    account = await client.register()
+    assert (await admin.delete(f"/users/{account['id']}")).status_code == 204
+    assert account["email"] in {mail["recipient"] for mail in await listed(admin)}
+    assert await count(database) == 2
+
+
+# --- The message -----------------------------------------------------------------------------
+
+
+async def in_mailbox(database: Database, settings: Settings, mail: Mail) -> EmailMessage:
+    """Deliver a mail to the development mailbox and read it back from its file."""
+    await Dispatcher(database, FolderMailer(settings.mail_dir), settings).deliver(mail.id)
+    content = (settings.mail_dir / f"{mail.key}.eml").read_bytes()
+    return email.message_from_bytes(content, policy=email.policy.default)
+
+
+async def test_the_development_mailbox_holds_a_file_mail_programs_can_read(
+    client: Client, database: Database, settings: Settings
+) -> None:
+    account = await client.register("José Ñandú 🎈")
+    mail = await mail_to(database, account["email"])
+    message = await in_mailbox(database, settings, mail)
+    assert message["Subject"] == "Welcome, José Ñandú 🎈"
+    assert message["To"].addresses[0].addr_spec == account["email"]
+    assert message["From"] == "Cimiento <no-reply@example.com>"
+    assert message["Message-ID"] == describe(mail, settings).message_id
+    assert message["Date"].datetime == mail.created_at.replace(microsecond=0)
+    for kind in ("plain", "html"):
+        body = message.get_body((kind,))
+        assert body is not None
+        assert "Hello José Ñandú 🎈," in body.get_content()
+    assert (await stored(database, mail.id)).state == MailState.sent
+
+
+async def test_a_hostile_name_adds_no_header_and_no_markup(
+    client: Client, database: Database, settings: Settings
+) -> None:
+    """A5: one To, whatever the name says; and the mail is sent all the same."""
+    account = await client.register(HOSTILE)
+    mail = await mail_to(database, account["email"])
+    message = await in_mailbox(database, settings, mail)
+    assert "Bcc" not in message
+    assert addressed_to(message) == [account["email"]]
+    assert message["Subject"].startswith("Welcome, Eve Bcc: victim@example.com")
+    html = message.get_body(("html",))
+    assert html is not None
+    assert "<script" not in html.get_content()
+    assert "&lt;script&gt;" in html.get_content()
+    shown = describe(mail, settings)
+    assert shown.html is not None
+    assert "<script" not in shown.html
+
+
+@pytest.mark.parametrize(
+    "name", ["{public_url}", "{0.__class__}", "{{ 7 * 7 }}", "100 % {", "A\u2028B"]
+)
+async def test_a_name_is_text_to_the_templates(
+    client: Client, database: Database, settings: Settings, name: str
+) -> None:
+    account = await client.register(name)
+    message = await in_mailbox(database, settings, await mail_to(database, account["email"]))
+    assert message["Subject"] == f"Welcome, {' '.join(name.split())}"
+    plain = message.get_body(("plain",))
+    assert plain is not None
+    assert " ".join(f"Hello {name},".split()) in " ".join(plain.get_content().split())
+
+
+@pytest.mark.parametrize("recipient", ADDRESSES)
+async def test_a_mail_goes_to_exactly_one_address(
+    database: Database, settings: Settings, recipient: str
+) -> None:
+    """A5: one To, even for a quoted local part that looks like a list."""
+    [mail_id] = await queue(database, recipient)
+    mail = await stored(database, mail_id)
+    assert len(compose(mail, settings).get_all("To", [])) == 1
+    message = await in_mailbox(database, settings, mail)
+    assert addressed_to(message) == [recipient]
+    assert message["Cc"] is None
+
+
+@pytest.mark.parametrize(
+    "recipient", ["a@example.com, victim@example.com", "a@example.com\r\nBcc: victim@example.com"]
+)
+async def test_what_is_no_single_address_is_not_sent_at_all(
+    database: Database, settings: Settings, recipient: str
+) -> None:
+    [mail_id] = await queue(database, recipient)
+    await Dispatcher(database, FolderMailer(settings.mail_dir), settings).deliver(mail_id)
+    mail = await stored(database, mail_id)
+    assert (mail.state, mail.attempts) == (MailState.pending, 1)
+    assert not (settings.mail_dir / f"{mail.key}.eml").exists()

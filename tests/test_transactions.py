@@ -1,0 +1,214 @@
+"""One request, one transaction: all of it, or nothing and never a 2xx."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
+
+import httpx2
+import pytest
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute, APIRouter
+from sqlalchemy import func, select, update
+
+from app import routers
+from app.models.outbox import Mail, MailState
+from app.models.users import User
+from app.routers.deps import get_session
+from tests.conftest import ROOT
+from tests.support import faults
+from tests.support.client import PASSWORD, Client, Person
+from tests.support.stage import new_account
+
+ATTEMPTS = 4
+ENDS_THE_CALLERS_SESSION = ("delete_me", "logout")
+Failing = Callable[..., AbstractContextManager[faults.Sabotage]]
+
+
+# --- Every writing operation ---------------------------------------------------------------------
+
+
+class World:
+    """Somebody with everything, and one row of each kind in the state each operation needs."""
+
+    def __init__(self, admin: Person) -> None:
+        self.admin = admin
+        self.ids: dict[str, int] = {}
+
+    async def fill(self) -> World:
+        admin, ids = self.admin, self.ids
+        for name in ("bea", "gone", "leaver", "member"):
+            ids[name] = (await admin.register(name.title()))["id"]
+        assert (await admin.delete(f"/users/{ids['gone']}")).status_code == 204
+        for name in ("free", "given"):
+            ids[name] = (await admin.post("/roles", {"name": f"{name} role"})).json()["id"]
+        await admin.put(f"/users/{ids['member']}/roles/{ids['given']}")
+        for name in ("post", "doomed", "trashed"):
+            ids[name] = (await admin.write(name, tags=["old"]))["id"]
+        ids["draft"] = (await admin.write("draft", status="draft"))["id"]
+        assert (await admin.delete(f"/posts/{ids['trashed']}")).status_code == 204
+        async with admin.database.begin() as session:
+            ids["mail"] = await session.scalar(select(Mail.id).limit(1)) or 0
+            await session.execute(update(Mail).values(state=MailState.dead))
+        return self
+
+    def call(self, operation: str) -> Awaitable[httpx2.Response]:
+        admin, known = self.admin, self.ids
+        method, path, body = WRITING[operation]
+        if operation == "login":
+            return admin.request("POST", path, data={"username": admin.email, "password": PASSWORD})
+        return admin.request(method, path.format(**known), json=body)
+
+
+WRITING: dict[str, tuple[str, str, object]] = {
+    "register": ("POST", "/auth/register", new_account()),
+    "login": ("POST", "/auth/login", None),
+    "logout": ("POST", "/auth/logout", None),
+    "update_me": ("PATCH", "/users/me", {"name": "Renamed"}),
+    "delete_me": ("DELETE", "/users/me", {"current_password": PASSWORD}),
+    "create_user": ("POST", "/users", {"email": "made@example.com", "name": "Made"}),
+    "update_user": ("PATCH", "/users/{bea}", {"name": "Renamed", "is_active": False}),
+    "delete_user": ("DELETE", "/users/{leaver}", None),
+    "restore_user": ("POST", "/users/{gone}/restore", None),
+    "assign_role": ("PUT", "/users/{bea}/roles/{free}", None),
+    "revoke_role": ("DELETE", "/users/{member}/roles/{given}", None),
+    "create_role": ("POST", "/roles", {"name": "new role", "permissions": ["posts:write"]}),
+    "update_role": ("PATCH", "/roles/{free}", {"permissions": ["posts:write"]}),
+    "delete_role": ("DELETE", "/roles/{given}", None),
+    "create_post": ("POST", "/posts", {"title": "New", "content": "", "tags": ["new"]}),
+    "update_post": ("PATCH", "/posts/{post}", {"title": "Changed", "tags": ["other"]}),
+    "delete_post": ("DELETE", "/posts/{doomed}", None),
+    "restore_post": ("POST", "/posts/{trashed}/restore", None),
+    "publish_post": ("PUT", "/posts/{draft}/publication", None),
+    "unpublish_post": ("DELETE", "/posts/{post}/publication", None),
+    "retry_mail": ("POST", "/outbox/{mail}/retry", None),
+}
+
+
+@pytest.fixture
+async def world(client: Client) -> World:
+    # Two admins, so that the one under test may leave.
+    await client.admin("Second")
+    return await World(await client.admin()).fill()
+
+
+async def test_every_writing_operation_is_in_the_table(client: Client) -> None:
+    operations = client.contract.operations.items()
+    assert set(WRITING) == {name for name, (method, _, _) in operations if method != "get"}
+
+
+async def test_a_failed_commit_is_never_a_success_and_leaves_nothing(world: World) -> None:
+    """A1: of every writing operation: no 2xx, no row, no mail."""
+    database = world.admin.database
+    gone = faults.GONE[database.dialect]
+    for operation in WRITING:
+        before = await faults.dump(database)
+        with faults.failing_commits(database, gone) as sabotage:
+            response = await world.call(operation)
+        assert sabotage.hits == 1, f"{operation} wrote, and its commit failed"
+        assert response.status_code == 503, operation
+        assert response.headers["retry-after"]
+        assert await faults.dump(database) == before, operation
+
+
+async def test_every_writing_operation_succeeds_when_nothing_fails(world: World) -> None:
+    """A1, the counterpart: the calls of the table are right; only the commit was at fault."""
+    database = world.admin.database
+    for operation in sorted(WRITING, key=ENDS_THE_CALLERS_SESSION.__contains__):
+        if operation in ENDS_THE_CALLERS_SESSION:
+            world.admin = await world.admin.admin()
+        before = await faults.dump(database)
+        response = await world.call(operation)
+        assert response.is_success, (operation, response.text)
+        assert await faults.dump(database) != before, operation
+
+
+# --- Run again -----------------------------------------------------------------------------------
+
+FAILING = pytest.mark.parametrize("failing", [faults.failing_writes, faults.failing_commits])
+
+
+@FAILING
+async def test_a_transient_error_is_tried_again_and_takes_effect_once(
+    client: Client, failing: Failing
+) -> None:
+    """A11: 1213, 1205, 40001 or "database is locked" at the first two tries."""
+    ana, database = await client.user(), client.database
+    post = await ana.write(tags=["old"])
+    for number, fault in enumerate(faults.TRANSIENT[database.dialect]):
+        account = new_account()
+        with failing(database, fault, times=2) as sabotage:
+            made = await client.post("/auth/register", account)
+        assert (made.status_code, sabotage.hits) == (201, 2)
+        accounts = select(func.count()).where(User.email == account["email"])
+        mails = select(func.count()).where(Mail.recipient == account["email"])
+
+        edit = {"title": f"Changed {number}", "tags": [f"new {number}"]}
+        with failing(database, fault, times=2) as sabotage:
+            edited = await ana.patch(f"/posts/{post['id']}", edit)
+        assert (edited.status_code, sabotage.hits) == (200, 2)
+        assert edited.json()["version"] == 2 + number
+
+        async with database.begin(readonly=True) as session:
+            assert await session.scalar(accounts) == 1
+            assert await session.scalar(mails) == 1
+
+
+@FAILING
+async def test_a_transient_error_that_stays_is_a_503(client: Client, failing: Failing) -> None:
+    """A11: at every try; nothing is left behind."""
+    ana, database = await client.user(), client.database
+    before = await faults.dump(database)
+    for fault in faults.TRANSIENT[database.dialect]:
+        with failing(database, fault) as sabotage:
+            response = await ana.post("/posts", {"title": "New", "content": "", "tags": ["new"]})
+        assert sabotage.hits == ATTEMPTS
+        assert response.status_code == 503
+        assert response.headers["retry-after"]
+    assert await faults.dump(database) == before
+
+
+# --- How it is written ---------------------------------------------------------------------------
+
+
+def test_every_session_dependency_ends_before_the_response() -> None:
+    """A1: with FastAPI's default scope a failed commit would follow a 200."""
+    scopes = [
+        (route.name, dependant.call, dependant.scope)
+        for route in all_routes()
+        for dependant in flattened(route.dependant)
+        if inspect.isasyncgenfunction(dependant.call) or inspect.isgeneratorfunction(dependant.call)
+    ]
+    assert {call for _, call, _ in scopes} == {get_session}
+    assert len({name for name, _, _ in scopes}) > len(WRITING), "reading ones too"
+    assert [name for name, _, scope in scopes if scope != "function"] == []
+
+
+def test_only_the_database_module_commits() -> None:
+    """A1: there is one commit, the end of `Database.begin`, and nobody else makes a session."""
+    used: dict[str, set[str]] = {}
+    for source in sorted((ROOT / "app").rglob("*.py")):
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            name = getattr(node, "attr", getattr(node, "id", None))
+            if isinstance(node, ast.Attribute | ast.Name):
+                used.setdefault(str(name), set()).add(source.name)
+    assert "commit" not in used
+    for maker in ("async_sessionmaker", "create_async_engine"):
+        assert used[maker] == {"database.py"}
+
+
+def all_routes() -> Iterator[APIRoute]:
+    for module in pkgutil.iter_modules(routers.__path__):
+        for value in vars(importlib.import_module(f"app.routers.{module.name}")).values():
+            if isinstance(value, APIRouter):
+                yield from (route for route in value.routes if isinstance(route, APIRoute))
+
+
+def flattened(dependant: Dependant) -> Iterator[Dependant]:
+    for inner in dependant.dependencies:
+        yield inner
+        yield from flattened(inner)
