@@ -27,10 +27,12 @@ def run(connection: Connection) -> None:
 
 async def connect_and_run() -> None:
     engine = create_engine(load_settings())
-    async with engine.connect() as connection:
-        await connection.run_sync(run)
-        await connection.commit()
-    await engine.dispose()
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(run)
+            await connection.commit()
+    finally:
+        await engine.dispose()
 
 
 handed_over = context.config.attributes.get("connection")

@@ -20,6 +20,8 @@ from app.routers.responses import example
 from app.schemas import auth, outbox, posts, roles, tags, users
 from tests.support.client import Client
 
+# No text depends on the database; one of them will do.
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True, scope="session")
 CODES = sorted({kind.code for kind in all_errors()})
 KINDS = {kind.code: kind for kind in all_errors()}
 VALIDATION = i18n.find("en", "validation")
@@ -137,6 +139,7 @@ def nodes(schema: object) -> Iterator[dict[str, Any]]:
                 yield from nodes(value)
 
 
+@on_sqlite
 @pytest.mark.parametrize("locale", i18n.LOCALES)
 async def test_every_error_has_a_page_that_explains_it(client: Client, locale: str) -> None:
     """A51: the `type` of each problem resolves, in the reader's language."""
@@ -157,6 +160,7 @@ async def test_every_error_has_a_page_that_explains_it(client: Client, locale: s
         assert "{permission}" not in page.text
 
 
+@on_sqlite
 async def test_the_page_of_an_unknown_error_shows_nothing_of_its_name(client: Client) -> None:
     """A52"""
     for code in ("nothing", "%3Cscript%3E", "x" * 65, "..%2F..%2Fetc"):

@@ -8,6 +8,7 @@ and from a list of Spanish ones beside this file's texts.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ _SPANISH = Path(__file__).parent.parent / "locales" / "common_passwords_es.txt"
 _SITE_WORDS = ("cimiento",)
 _LONGEST_TAIL = 5
 _SHORTEST_STEM = 4
+_TAIL = "0123456789!\"#$%&'()*+,-./:;<=>?@[]^_`{|}~¡¿ "
 
 
 class Policy(StrEnum):
@@ -53,23 +55,26 @@ def weaknesses(password: str, policy: Policy, email: str, name: str = "") -> lis
 
 def is_common(password: str) -> bool:
     """Whether the password, or the word it decorates, is among the ones tried first."""
-    folded = _fold(password)
     common = _common_passwords()
-    if folded in common:
-        return True
-    stem = folded.rstrip("0123456789!\"#$%&'()*+,-./:;<=>?@[]^_`{|}~¡¿")
-    tail = len(folded) - len(stem)
-    return tail <= _LONGEST_TAIL and len(stem) >= _SHORTEST_STEM and stem in common
+    return any(stem in common for stem in _stems(_fold(password), _LONGEST_TAIL))
 
 
 def _is_own(password: str, email: str, name: str) -> bool:
     folded = _fold(password)
     local_part = email.partition("@")[0]
     own = {_fold(email), _fold(local_part), _fold(name), _fold(name.replace(" ", ""))} - {""}
-    if folded in own:
-        return True
-    stem = folded.rstrip("0123456789!.@#$%&*?_-")
-    return len(stem) >= _SHORTEST_STEM and stem in own
+    return any(stem in own for stem in _stems(folded, len(folded)))
+
+
+def _stems(folded: str, longest_tail: int) -> Iterator[str]:
+    """A password, and what is left of it without ever more of its tail of digits and signs.
+
+    Step by step, as the word may end in digits itself: `abc1231!` is `abc123` decorated.
+    """
+    yield folded
+    shortest = max(len(folded) - longest_tail, _SHORTEST_STEM, len(folded.rstrip(_TAIL)))
+    for end in range(len(folded) - 1, shortest - 1, -1):
+        yield folded[:end]
 
 
 def _fold(value: str) -> str:

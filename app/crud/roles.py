@@ -45,7 +45,8 @@ def _shown() -> tuple[ExecutableOption, ...]:
         select(func.count())
         .select_from(UserRole)
         .join(User, User.id == UserRole.user_id)
-        .where(UserRole.role_id == Role.id)
+        # Said here: the listener that hides the trash does not reach into this expression.
+        .where(UserRole.role_id == Role.id, User.deleted_at.is_(None))
         .correlate(Role)
         .scalar_subquery()
     )

@@ -7,25 +7,20 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
-from fastapi import FastAPI
 
 from app.core.security import Passwords
 from app.main import create_app
 from tests.conftest import CHEAP, make_settings
 from tests.support.client import Client
-from tests.support.openapi import Contract
 
 
 @asynccontextmanager
-async def client_of(
-    app: FastAPI, database_url: str, data_dir: Path, **overrides: object
-) -> AsyncIterator[Client]:
-    """A client of an app with these settings. `app` is asked for as it empties the database."""
-    assert app.state.settings.database_url == database_url
-    other = create_app(
-        make_settings(database_url, data_dir, **overrides), passwords=Passwords(CHEAP)
-    )
+async def client_of(like: Client, data_dir: Path, **overrides: object) -> AsyncIterator[Client]:
+    """A client of an app with these settings; its database, and the contract, are those of
+    the client `like`."""
+    settings = make_settings(like.app.state.settings.database_url, data_dir, **overrides)
+    other = create_app(settings, passwords=Passwords(CHEAP))
     transport = httpx2.ASGITransport(app=other)
     async with httpx2.AsyncClient(transport=transport, base_url="http://testserver") as http:
-        yield Client(http, other, Contract(other.openapi()))
+        yield Client(http, other, like.contract)
     await other.state.database.dispose()

@@ -1,0 +1,112 @@
+"""Every listing of the API, found in its OpenAPI document, and rows to list."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import insert, select, update
+
+from app.models.base import utc_now
+from app.models.outbox import Mail, MailKind
+from app.models.posts import Post
+from app.models.roles import Role, RolePermission
+from app.models.tags import PostTag, Tag
+from app.models.users import User, UserRole, email_key
+from tests.support.client import Client, Person
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A listing's path, its sorts, and whether it can show the trash."""
+
+    path: str
+    sorts: tuple[str, ...]
+    has_trash: bool
+
+
+def listings(client: Client, *, user_id: int, role_id: int) -> list[Listing]:
+    """Each operation that takes a cursor, with ids in its path."""
+    found = []
+    for _, path, operation in client.contract.operations.values():
+        parameters = {entry["name"]: entry for entry in operation.get("parameters", [])}
+        if "cursor" in parameters:
+            path = path.format(user_id=user_id, role_id=role_id)  # noqa: PLW2901 its ids
+            sorts = tuple(parameters["sort"]["schema"]["enum"])
+            found.append(Listing(path, sorts, "deleted" in parameters))
+    assert len(found) >= 9
+    return found
+
+
+async def page(person: Client, path: str, **params: Any) -> dict[str, Any]:
+    """One page of a listing, which must be there."""
+    response = await person.get(path, params=params)
+    assert response.status_code == 200, response.text
+    found: dict[str, Any] = response.json()
+    return found
+
+
+async def walk(person: Client, path: str, **params: Any) -> AsyncIterator[list[Any]]:
+    """The items of every page, from the first to the last by cursor alone."""
+    found = await page(person, path, **params)
+    yield found["items"]
+    while found["next_cursor"]:
+        params["cursor"] = found["next_cursor"]
+        found = await page(person, path, **params)
+        yield found["items"]
+
+
+async def fill(person: Person, number: int, *, prefix: str = "Row") -> None:
+    """So many rows in every listing: of the person, of everybody, of a role and the outbox.
+
+    Written past the API, as hundreds of requests would take long.
+    """
+    async with person.database.begin() as session:
+        role_id = (await session.scalars(select(Role.id).where(Role.name == "user"))).one()
+        users = [
+            {"email": f"{prefix}{n}@x.org", "email_key": email_key(f"{prefix}{n}@x.org")}
+            | {"name": f"{prefix} {n}"}
+            for n in range(number)
+        ]
+        user_ids = list(await session.scalars(insert(User).returning(User.id), users))
+        member = [{"user_id": user_id, "role_id": role_id} for user_id in user_ids]
+        await session.execute(insert(UserRole), member)
+        roles = [{"name": f"{prefix} {n}".lower()} for n in range(number)]
+        role_ids = list(await session.scalars(insert(Role).returning(Role.id), roles))
+        grants = [{"role_id": each, "permission": "users:read"} for each in role_ids]
+        await session.execute(insert(RolePermission), grants)
+        theirs = [{"user_id": person.id, "role_id": each} for each in role_ids]
+        await session.execute(insert(UserRole), theirs)
+        posts = [
+            {"author_id": person.id, "title": f"{prefix} {n}", "content": "-"}
+            | {"status": "published", "published_at": utc_now()}
+            for n in range(number)
+        ]
+        post_ids = list(await session.scalars(insert(Post).returning(Post.id), posts))
+        labels = [{"name": f"{prefix} {n}".lower()} for n in range(number)]
+        tag_ids = list(await session.scalars(insert(Tag).returning(Tag.id), labels))
+        links = [
+            {"post_id": post_id, "tag_id": tag_id}
+            for post_id, tag_id in zip(post_ids, tag_ids, strict=True)
+        ]
+        await session.execute(insert(PostTag), links)
+        mails = [
+            {"kind": MailKind.welcome, "user_id": user_id, "recipient": "x@x.org", "locale": "en"}
+            | {"values": {"name": "x"}}
+            for user_id in user_ids
+        ]
+        await session.execute(insert(Mail), mails)
+
+
+async def make_ties(person: Person) -> None:
+    """Give rows of every table the same moments, three by three, the ids out of order."""
+    start = utc_now() - timedelta(days=1)
+    async with person.database.begin() as session:
+        for model in (User, Role, Post, Mail):
+            ids = list(await session.scalars(select(model.id).order_by(model.id)))
+            for position, row_id in enumerate(ids):
+                moment = start - timedelta(seconds=position // 3, microseconds=position // 6)
+                changed = {"created_at": moment, "updated_at": moment}
+                await session.execute(update(model).where(model.id == row_id).values(changed))
