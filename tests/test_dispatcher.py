@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 import pytest
@@ -236,8 +236,7 @@ async def test_poison_and_hanging_mails_do_not_delay_the_others(
     sink.answers[refused] = "550 nobody here"
     sink.hanging.add(hanging)
     async with started(dispatcher):
-        await sink.arrived(lambda: all(sink.to(each) for each in good))
-        assert sink.to(hanging)
+        await sink.arrived(lambda: all(sink.to(each) for each in [*good, hanging]))
         sink.released.set()
     assert len(sink.deliveries) == len(good) + 1
     mail = await stored(database, unwritable)
@@ -343,6 +342,32 @@ async def test_stopping_waits_for_the_mail_in_the_making(
         await stopping
         assert (await stored(database, mail_id)).state == MailState.sent
     assert "outbox-dispatcher" not in {task.get_name() for task in asyncio.all_tasks()}
+
+
+class WatchedEvent(asyncio.Event):
+    """An event that tells when somebody begins to wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.awaited = asyncio.Event()
+
+    async def wait(self) -> Literal[True]:
+        self.awaited.set()
+        return await super().wait()
+
+
+async def test_stopping_is_not_lost_on_a_dispatcher_that_is_just_waking(
+    dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wake = WatchedEvent()
+    monkeypatch.setattr(dispatcher, "_wake", wake)
+    dispatcher.start()
+    await wake.awaited.wait()
+    dispatcher.wake()
+    stopping = asyncio.create_task(dispatcher.stop())
+    stopped, _ = await asyncio.wait({stopping}, timeout=5)
+    stopping.cancel()
+    assert stopped
 
 
 async def test_stopping_gives_up_on_a_server_that_hangs(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,8 @@ from tests.support import corpus
 from tests.support.client import API, Client, Person
 from tests.support.corpus import CANARY, FORM, JSON, Attempt, Target
 
-LIMIT = 262_144
+# For what ends before the database does: one of them will do.
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True, scope="session")
 FALLBACK = i18n.text("en", "validation", "invalid")
 
 
@@ -95,6 +96,13 @@ async def send(
     )
 
 
+def values(person: Person, known: Mapping[str, object]) -> list[str]:
+    """What to send: everything to the app on SQLite; to the app on the others, which is the
+    same up to the database, what may get as far as there."""
+    everything = person.database.dialect == "sqlite"
+    return [what for what in known if everything or what in corpus.REACHING]
+
+
 def check(client: Client, response: httpx2.Response) -> None:
     """What the contract says of the response; no 5xx; a refusal repeats nothing but names."""
     client.contract.check(response)
@@ -115,14 +123,15 @@ def check(client: Client, response: httpx2.Response) -> None:
 
 async def test_no_path_parameter_breaks_the_server(admin: Person, targets: list[Target]) -> None:
     """A35, A36: every hostile value in every path parameter of every operation."""
-    # Only what reads as a number gets as far as the database: one of them sees the rest.
+    # Nothing but a number gets past the path.
     on_sqlite = admin.database.dialect == "sqlite"
-    values = corpus.URL_VALUES if on_sqlite else corpus.NUMBERS
+    known = corpus.URL_VALUES if on_sqlite else corpus.NUMBERS
     attack = Attack(admin)
     for target in targets:
-        for attempt in corpus.in_paths(target, values):
-            await attack.send(attempt)
-    attack.finish(at_least=300)
+        for what in values(admin, known):
+            for attempt in corpus.in_path(target, what):
+                await attack.send(attempt)
+    attack.finish(at_least=80)
 
 
 async def test_no_query_parameter_breaks_the_server(admin: Person, targets: list[Target]) -> None:
@@ -130,7 +139,7 @@ async def test_no_query_parameter_breaks_the_server(admin: Person, targets: list
     attack = Attack(admin)
     for target in targets:
         names = set(target.parameters("query"))
-        for what in corpus.URL_VALUES:
+        for what in values(admin, corpus.URL_VALUES):
             build = partial(corpus.in_query, target, what)
             # A bad cursor is refused on its own account, and would hide the others.
             await attack.narrow(names - {"cursor"}, build)
@@ -138,7 +147,7 @@ async def test_no_query_parameter_breaks_the_server(admin: Person, targets: list
         for key in corpus.URL_KEYS if names else ():
             url = f"{target.url()}?{key}={CANARY}"
             await attack.send(Attempt("key", target.method, url))
-    attack.finish(at_least=800)
+    attack.finish(at_least=400)
     assert attack.accepted > 100, "most texts can be searched for"
 
 
@@ -146,25 +155,26 @@ async def test_no_body_field_breaks_the_server(
     admin: Person, targets: list[Target], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A35, A36, A44: every hostile value in every field of every body; none in the logs."""
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="app")
     attack = Attack(admin)
     for body in corpus.bodies(targets, admin.contract, JSON):
         lists = {name for name, field in body.fields.items() if field.get("type") == "array"}
-        for what in corpus.JSON_VALUES:
+        for what in values(admin, corpus.JSON_VALUES):
             await attack.narrow(body.fields, partial(corpus.in_json, body, what))
             await attack.narrow(lists, partial(corpus.in_json, body, what, listed=True))
     for form in corpus.bodies(targets, admin.contract, FORM):
-        for what in corpus.URL_VALUES:
+        for what in values(admin, corpus.URL_VALUES):
             await attack.narrow(form.fields, partial(corpus.in_form, form, what))
-    attack.finish(at_least=1_000)
-    assert attack.accepted > 200, "most texts can be kept"
-    ours = [record for record in caplog.records if record.name.startswith(("app", "uvicorn"))]
+    attack.finish(at_least=400)
+    assert attack.accepted > 150, "most texts can be kept"
+    ours = [record for record in caplog.records if record.name.startswith("app")]
     assert len(ours) >= attack.sent
     assert CANARY not in repr([record.__dict__ for record in ours])
 
 
+@on_sqlite
 async def test_no_body_as_a_whole_breaks_the_server(admin: Person, targets: list[Target]) -> None:
-    """A36, A37: bodies that are broken, deep, wide or of another type, for every operation."""
+    """A36, A37, A40: bodies that are broken, deep, wide or of another type, everywhere."""
     attack = Attack(admin)
     for body in corpus.bodies(targets, admin.contract, JSON):
         for what, content in corpus.whole_bodies():
@@ -175,13 +185,15 @@ async def test_no_body_as_a_whole_breaks_the_server(admin: Person, targets: list
             await attack.send(body.attempt(content_type, b'{"name": "x"}', content_type))
     for form in corpus.bodies(targets, admin.contract, FORM):
         for what, content in corpus.whole_forms():
-            await attack.send(form.attempt(what, content))
+            response = await attack.send(form.attempt(what, content))
+            assert response is None or what != "1001 fields" or response.status_code == 400
         for content_type in (*corpus.CONTENT_TYPES, JSON):
             await attack.send(form.attempt(content_type, b"username=a&password=b", content_type))
     attack.finish(at_least=300)
     assert attack.slowest < 5, "the size of the work follows from the size of the body"
 
 
+@on_sqlite
 async def test_no_header_breaks_the_server(admin: Person, targets: list[Target]) -> None:
     """A36: every hostile value in the headers of the document and in all the usual ones."""
     attack = Attack(admin)
@@ -198,6 +210,7 @@ async def test_no_header_breaks_the_server(admin: Person, targets: list[Target])
     attack.finish(at_least=200)
 
 
+@on_sqlite
 async def test_duplicate_keys_count_once_and_the_last_one_wins(admin: Person) -> None:
     """A37: a repeated key is no way around a rule that was checked on another one."""
     content = b'{"title": "a", "content": "b", "title": "c"}'
@@ -207,6 +220,7 @@ async def test_duplicate_keys_count_once_and_the_last_one_wins(admin: Person) ->
     assert (await send(admin, attempt)).status_code == 422
 
 
+@on_sqlite
 async def test_secrets_of_refused_logins_and_registrations_are_neither_shown_nor_logged(
     client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -233,27 +247,3 @@ async def test_secrets_of_refused_logins_and_registrations_are_neither_shown_nor
         assert CANARY not in response.text
     assert CANARY not in caplog.text
     assert CANARY not in repr([record.__dict__ for record in caplog.records])
-
-
-class Endless:
-    """A body without end, which counts what was taken of it."""
-
-    def __init__(self, chunk: bytes) -> None:
-        self.chunk = chunk
-        self.taken = 0
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while True:
-            self.taken += len(self.chunk)
-            yield self.chunk
-
-
-async def test_an_endless_body_is_refused_once_it_is_over_the_limit(client: Client) -> None:
-    """A40: chunked and without an announced length; no more is read than needed."""
-    for path, media_type in (("/auth/register", JSON), ("/auth/login", FORM)):
-        endless = Endless(b"x" * 10_000)
-        headers = {"Content-Type": media_type}
-        response = await client.post(path, content=endless, headers=headers)
-        assert response.status_code == 413
-        assert response.json()["code"] == "payload_too_large"
-        assert LIMIT < endless.taken <= LIMIT + 2 * 10_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
@@ -136,7 +137,7 @@ async def test_links_do_not_repeat_the_callers_host(client: Client) -> None:
 async def test_paging_is_bounded_and_typed_everywhere(client: Client) -> None:
     """A42: page=2^31 and page_size=101 are refused, and so is what a listing does not know."""
     admin = await client.admin()
-    wrong = {
+    wrong: dict[str, list[Any]] = {
         "page": [0, -1, 2**31, 2**63, "x", "1.5", ""],
         "page_size": [0, -1, 101, 2**31, "x"],
         "sort": ["id", "password_hash", "", "--created_at", "name,email"],

@@ -10,7 +10,8 @@ import pytest
 from app.core.permissions import ADMIN_ROLE, USER_ROLE
 from tests.support.client import PASSWORD, Client
 from tests.support.document import documented
-from tests.support.matrix import SCENES, Scene, World, newcomer, snapshot
+from tests.support.matrix import SCENES, Scene, World, snapshot
+from tests.support.people import newcomer
 
 # Everything that a hostile client might hope to set: columns, relationships, and habits of
 # other frameworks. A body's own fields are left out for that body.

@@ -118,17 +118,20 @@ async def test_a_database_that_is_away_is_a_503_until_it_is_back(stage: Stage) -
 
 
 @on_servers
-@pytest.mark.parametrize("pool_size", [20, 2], ids=["roomy", "narrow"])
+@pytest.mark.parametrize("pool_size", [5])
 async def test_a_silent_database_is_a_503_in_time_and_forgotten_when_it_talks(
     stage: Stage, pool_size: int
 ) -> None:
-    """A9: it accepts connections and says nothing; what hangs cleans up behind the answers."""
+    """A9: it accepts connections and says nothing; what hangs cleans up behind the answers.
+
+    Half of the requests meet it in the pool's connections, the others wait for one of these.
+    """
     await assert_all_well(stage)
     stage.proxy.freeze()
     requests = stage.requests()
     slowest = await healthy_meanwhile(stage.client, refused_in_time(requests))
     assert slowest > AT_ONCE_SECONDS, "it was silence, not refusal"
-    assert stage.proxy.held_back >= min(pool_size, len(requests))
+    assert stage.proxy.held_back >= pool_size
     stage.proxy.thaw()
     await assert_all_well(stage)
     await faults.eventually(lambda: faults.checked_out(stage.database) == 0)

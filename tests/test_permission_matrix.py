@@ -5,21 +5,13 @@ from __future__ import annotations
 import httpx2
 import pytest
 
-from app.core.permissions import Permission
+from app.core.permissions import EVERYTHING, Permission
+from app.models.base import utc_now
+from app.models.users import User
 from tests.support.client import Client
 from tests.support.document import documented
-from tests.support.matrix import (
-    ACTORS,
-    SCENES,
-    World,
-    all_but,
-    build,
-    call,
-    holder,
-    newcomer,
-    operation_of,
-    snapshot,
-)
+from tests.support.matrix import ACTORS, SCENES, World, build, call, operation_of, snapshot
+from tests.support.people import holder, newcomer
 from tests.support.shapes import PROBLEM, SHAPES, check_shape
 
 # A row is an operation, or an operation on a kind of target; support/matrix.py has the scenes.
@@ -161,7 +153,7 @@ async def test_one_permission_opens_and_all_others_do_not(client: Client, row: s
     world = World(await client.admin(), {})
     # Nobody manages a person who can do what they cannot: hence `posts:write`, as users have.
     keyholder = await holder(client, *{GATES[row], Permission.posts_write})
-    outsider = await holder(client, *all_but(GATES[row]))
+    outsider = await holder(client, *EVERYTHING - {GATES[row]})
     scene = await SCENES[row](world)
     refused = await call(outsider, row, scene)
     allowed = await call(keyholder, row, scene)
@@ -206,3 +198,16 @@ async def test_a_role_counts_from_the_next_request_on(
     assert await may(), "granted to the role again"
     assert (await root.delete(role)).status_code == 204
     assert not await may(), "the role was deleted"
+
+
+@pytest.mark.parametrize("column", ["is_active", "deleted_at"])
+async def test_an_account_that_is_off_refuses_a_live_session(client: Client, column: str) -> None:
+    """A24: the account counts, not only that switching it off ended its sessions."""
+    person = await newcomer(client)
+    assert (await person.get("/users/me")).status_code == 200
+    async with client.database.begin() as session:
+        user = await session.get_one(User, person.id)
+        setattr(user, column, {"is_active": False, "deleted_at": utc_now()}[column])
+    for path in ("/users/me", "/users", "/posts"):
+        response = await person.get(path)
+        assert (response.status_code, response.json()["code"]) == (401, "invalid_token")

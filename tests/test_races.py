@@ -4,65 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
 
 import httpx2
 import pytest
 from fastapi import FastAPI
 from passlib.hash import bcrypt
 from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import database as app_database
-from app.core.permissions import ADMIN_ROLE, Caller
-from app.core.security import AccessClaims, Passwords
-from app.crud import sessions
-from app.database import Database
-from app.main import create_app
 from app.models.outbox import Mail
 from app.models.posts import Post
-from app.models.roles import Role
 from app.models.tags import PostTag, Tag
-from app.models.users import User, UserRole, email_key
-from tests.conftest import CHEAP, make_settings, wipe
+from app.models.users import User, email_key
+from tests.conftest import wipe
 from tests.support.client import PASSWORD, Client, Person
-
-
-@pytest.fixture(scope="module")
-async def patient_app(
-    database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[FastAPI]:
-    """The app with time on its hands: a crowd on a slow machine is no outage."""
-    settings = make_settings(
-        database_url, tmp_path_factory.mktemp("data"), request_timeout_seconds=60
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(app_database, "POOL_TIMEOUT_SECONDS", 30)
-        patient = create_app(settings, passwords=Passwords(CHEAP))
-    yield patient
-    await patient.state.database.dispose()
+from tests.support.crowd import at_once, count, patient_app, statuses
 
 
 @pytest.fixture
-async def app(patient_app: FastAPI) -> AsyncIterator[FastAPI]:
+async def app(database_url: str, tmp_path: Path) -> AsyncIterator[FastAPI]:
     """Takes the place of the common one, for `client` and all that is built on it."""
-    yield patient_app
-    await wipe(patient_app.state.database)
-
-
-async def at_once(requests: Iterable[Awaitable[httpx2.Response]]) -> list[httpx2.Response]:
-    return list(await asyncio.gather(*requests))
-
-
-def statuses(responses: Iterable[httpx2.Response]) -> Counter[int]:
-    return Counter(response.status_code for response in responses)
-
-
-async def count(database: Database, statement: object) -> int:
-    async with database.begin(readonly=True) as session:
-        return int(await session.scalar(statement) or 0)  # type: ignore[call-overload]  # a count
+    async with patient_app(database_url, tmp_path) as patient:
+        yield patient
+        await wipe(patient.state.database)
 
 
 # --- Accounts ------------------------------------------------------------------------------------
@@ -145,112 +110,6 @@ async def test_parallel_logins_all_succeed_while_an_old_hash_is_replaced(client:
         stored = (await session.get_one(User, account["id"])).password_hash
     assert stored is not None
     assert stored.startswith("$argon2id$"), "the old hash was really replaced"
-
-
-# --- The last admin ------------------------------------------------------------------------------
-
-Way = Callable[[Person, int, int], Awaitable[httpx2.Response]]
-
-
-def demote(actor: Person, target: int, role: int) -> Awaitable[httpx2.Response]:
-    return actor.delete(f"/users/{target}/roles/{role}")
-
-
-def disable(actor: Person, target: int, _: int) -> Awaitable[httpx2.Response]:
-    return actor.patch(f"/users/{target}", {"is_active": False})
-
-
-def delete(actor: Person, target: int, _: int) -> Awaitable[httpx2.Response]:
-    return actor.delete(f"/users/{target}")
-
-
-def leave(actor: Person, _target: int, _: int) -> Awaitable[httpx2.Response]:
-    return actor.delete("/users/me", {"current_password": PASSWORD})
-
-
-WAYS: list[Way] = [demote, disable, delete, leave]
-
-
-@contextmanager
-def both_identified_first() -> Iterator[None]:
-    """Hold two requests until both callers were identified.
-
-    Otherwise the second may rightly be told 401 (disabled, deleted) or 403 (demoted) for what
-    the first has already done to him. So held, only the rule itself can stop him.
-    """
-    barrier, identify, seen = asyncio.Barrier(2), sessions.identify, set[int]()
-
-    async def identify_together(session: AsyncSession, claims: AccessClaims) -> Caller | None:
-        caller = await identify(session, claims)
-        # A request that is run again after a deadlock has nobody left to wait for.
-        if claims.session_id not in seen:
-            seen.add(claims.session_id)
-            await barrier.wait()
-        return caller
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sessions, "identify", identify_together)
-        yield
-    assert len(seen) == 2, "both were held"
-
-
-async def two_admins(client: Client) -> tuple[Person, Person, int]:
-    """The only admins there are, and the id of their role."""
-    await wipe(client.database)
-    one, other = await client.admin("One"), await client.admin("Other")
-    async with client.database.begin(readonly=True) as session:
-        role = await session.scalar(select(Role.id).where(Role.name == ADMIN_ROLE))
-    assert role is not None
-    return one, other, role
-
-
-def lost(responses: list[httpx2.Response]) -> list[str]:
-    return [response.json()["code"] for response in responses if not response.is_success]
-
-
-@pytest.mark.parametrize("first", WAYS[:3])
-async def test_two_admins_cannot_remove_each_other(client: Client, first: Way) -> None:
-    """A23: one of them wins, the other is told `last_admin`."""
-    for second in WAYS[:3]:
-        one, other, role = await two_admins(client)
-        with both_identified_first():
-            responses = await at_once([first(one, other.id, role), second(other, one.id, role)])
-        assert lost(responses) == ["last_admin"], statuses(responses)
-        assert statuses(responses)[409] == 1
-        assert await admins(client.database) == 1
-
-
-@pytest.mark.parametrize("first", WAYS)
-async def test_two_admins_cannot_both_leave(client: Client, first: Way) -> None:
-    """A23: the second one to go is told `last_admin`."""
-    for second in WAYS[WAYS.index(first) :]:
-        one, other, role = await two_admins(client)
-        with both_identified_first():
-            responses = await at_once([first(one, one.id, role), second(other, other.id, role)])
-        assert lost(responses) == ["last_admin"], statuses(responses)
-        assert await admins(client.database) == 1
-
-
-async def test_an_admin_remains_whenever_the_requests_meet(client: Client) -> None:
-    """A23: without any order between them. The loser is told 409, or 401 or 403 when what the
-    winner did to him was done before he was identified."""
-    for first, second in itertools.combinations_with_replacement(WAYS[:3], 2):
-        one, other, role = await two_admins(client)
-        responses = await at_once([first(one, other.id, role), second(other, one.id, role)])
-        assert len(lost(responses)) == 1, statuses(responses)
-        assert set(lost(responses)) <= {"last_admin", "invalid_token", "insufficient_scope"}
-        assert await admins(client.database) == 1
-
-
-async def admins(database: Database) -> int:
-    active = (
-        select(func.count())
-        .select_from(User)
-        .join(UserRole, UserRole.user_id == User.id)
-        .join(Role, Role.id == UserRole.role_id)
-        .where(Role.name == ADMIN_ROLE, User.is_active)
-    )
-    return await count(database, active)
 
 
 # --- Posts ---------------------------------------------------------------------------------------

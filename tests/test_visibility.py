@@ -10,7 +10,8 @@ import pytest
 from app.core.permissions import Permission
 from tests.support.client import Client, Person
 from tests.support.document import documented
-from tests.support.matrix import MISSING_ID, SCENES, Scene, build, call, holder, newcomer, snapshot
+from tests.support.matrix import MISSING_ID, SCENES, Scene, build, call, snapshot
+from tests.support.people import holder, newcomer
 
 OF_A_POST = [name for name, (_, path, _) in documented().operations.items() if "{post_id}" in path]
 # Who a user is, is asked by permission alone; `list_user_posts` is public, as its posts are.

@@ -89,7 +89,9 @@ def index(table: str, *columns: str) -> None:
     name = f"ix_{table}_{'_'.join(columns)}"
     existing = {entry["name"] for entry in sa.inspect(op.get_bind()).get_indexes(table)}
     if name not in existing:
-        op.create_index(name, table, list(columns))
+        # SQLite would take the index for the live rows too, and then sort them all.
+        only_trash = sa.text("deleted_at IS NOT NULL") if columns == ("deleted_at",) else None
+        op.create_index(name, table, list(columns), sqlite_where=only_trash)
 
 
 def upgrade() -> None:

@@ -50,6 +50,12 @@ async def flush_or_conflict(session: AsyncSession, conflicts: Mapping[str, type[
         raise
 
 
+async def flush_out(session: AsyncSession, row: object) -> None:
+    """Write that a row went to the trash, and forget it: the session would go on finding it."""
+    await session.flush()
+    session.expunge(row)
+
+
 async def add_if_missing(session: AsyncSession, row: object) -> bool:
     """Insert a row unless its key is taken already, also by somebody doing so right now."""
     try:

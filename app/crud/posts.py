@@ -11,8 +11,8 @@ from sqlalchemy.orm import joinedload, selectinload
 
 from app.core.exceptions import AuthorDeleted, InvalidToken
 from app.core.permissions import Caller, Permission
-from app.crud import tags
-from app.crud.base import Cursors, Listing, PageOf, one_or_404, paginate
+from app.crud import tags, users
+from app.crud.base import Cursors, Listing, PageOf, flush_out, one_or_404, paginate
 from app.models.base import INCLUDE_DELETED, utc_now
 from app.models.posts import Post, PostStatus
 from app.models.tags import PostTag, Tag
@@ -107,7 +107,7 @@ async def set_status(session: AsyncSession, *, post: Post, status: PostStatus) -
 async def soft_delete(session: AsyncSession, *, post: Post) -> None:
     """Put a post in the trash."""
     post.soft_delete()
-    await session.flush()
+    await flush_out(session, post)
 
 
 async def restore(session: AsyncSession, *, post: Post) -> Post:
@@ -151,6 +151,24 @@ async def list_posts(
         include_deleted=query.deleted,
     )
     return await paginate(session, listing, query, cursors)
+
+
+async def list_of_author(
+    session: AsyncSession,
+    *,
+    caller: Caller | None,
+    author_id: int,
+    query: UserPostQuery,
+    cursors: Cursors,
+) -> PageOf[Post]:
+    """The posts of one author that a caller sees, or NotFound."""
+    page = await list_posts(
+        session, caller=caller, query=query, cursors=cursors, author_id=author_id
+    )
+    # Only an empty page leaves open whether there is such a user: one statement less otherwise.
+    if not page.items:
+        await users.require(session, user_id=author_id)
+    return page
 
 
 def _filters(query: UserPostQuery, caller: Caller | None) -> Iterator[ColumnElement[bool]]:

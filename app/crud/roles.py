@@ -18,6 +18,7 @@ from app.crud.base import (
     PageOf,
     add_if_missing,
     flush_or_conflict,
+    flush_out,
     one_or_404,
     paginate,
 )
@@ -96,7 +97,7 @@ async def soft_delete(session: AsyncSession, *, caller: Caller, role: Role) -> N
         raise SystemRole
     require_holds(caller, role.permissions)
     role.soft_delete()
-    await session.flush()
+    await flush_out(session, role)
     await session.execute(delete(UserRole).where(UserRole.role_id == role.id))
 
 
@@ -126,9 +127,17 @@ async def list_roles(session: AsyncSession, *, query: RoleQuery, cursors: Cursor
 async def list_of_user(
     session: AsyncSession, *, user_id: int, query: RoleQuery, cursors: Cursors
 ) -> PageOf[Role]:
-    """The roles a user has."""
-    theirs = select(UserRole.role_id).where(UserRole.user_id == user_id)
-    return await paginate(session, _listing(Role.id.in_(theirs)), query, cursors)
+    """The roles a user has, or NotFound."""
+    theirs = (
+        select(UserRole.role_id)
+        .join(User, User.id == UserRole.user_id)
+        .where(UserRole.user_id == user_id)
+    )
+    page = await paginate(session, _listing(Role.id.in_(theirs)), query, cursors)
+    # Only an empty page leaves open whether there is such a user: one statement less otherwise.
+    if not page.items:
+        await users.require(session, user_id=user_id)
+    return page
 
 
 def _listing(*criteria: ColumnElement[bool]) -> Listing[Role]:

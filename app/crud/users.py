@@ -22,7 +22,15 @@ from app.core.passwords import MAX_PASSWORD, MIN_LENGTH, Policy, weaknesses
 from app.core.permissions import ADMIN_ROLE, USER_ROLE, Caller, Permission
 from app.core.security import Passwords
 from app.crud import outbox, sessions
-from app.crud.base import Cursors, Listing, PageOf, flush_or_conflict, one_or_404, paginate
+from app.crud.base import (
+    Cursors,
+    Listing,
+    PageOf,
+    flush_or_conflict,
+    flush_out,
+    one_or_404,
+    paginate,
+)
 from app.database import Database
 from app.models.base import INCLUDE_DELETED
 from app.models.outbox import MailKind
@@ -116,6 +124,11 @@ async def get(session: AsyncSession, *, user_id: int) -> User:
     return await one_or_404(session, select(User).where(User.id == user_id).options(_WITH_ROLES))
 
 
+async def require(session: AsyncSession, *, user_id: int) -> None:
+    """Raise NotFound unless there is such a live user."""
+    await one_or_404(session, select(User.id).where(User.id == user_id))
+
+
 async def get_me(session: AsyncSession, *, user_id: int) -> User:
     """A live user with their roles and what these permit, or NotFound."""
     statement = select(User).where(User.id == user_id).options(_WITH_PERMISSIONS)
@@ -158,7 +171,7 @@ async def soft_delete(session: AsyncSession, *, user: User) -> None:
     """Put a user and their live posts in the trash and end their sessions; raises LastAdmin."""
     await keep_an_admin(session, without=user.id)
     user.soft_delete()
-    await session.flush()
+    await flush_out(session, user)
     await session.execute(
         sql_update(Post)
         .where(Post.author_id == user.id)
@@ -221,10 +234,13 @@ async def list_users(session: AsyncSession, *, query: UserQuery, cursors: Cursor
 async def list_members(
     session: AsyncSession, *, caller: Caller, role_id: int, query: MemberQuery, cursors: Cursors
 ) -> PageOf[Member]:
-    """Users who have a role; with what is private about them only for `users:read`."""
+    """Users who have a role, or NotFound; with what is private about them only for `users:read`."""
     having = select(UserRole.user_id).where(UserRole.role_id == role_id)
-    listing = _listing(select(User.id).where(User.id.in_(having)))
+    listing = _listing(select(User.id).where(User.id.in_(having)), with_roles=False)
     page = await paginate(session, listing, query, cursors)
+    # Only an empty page leaves open whether there is such a role: one statement less otherwise.
+    if not page.items:
+        await one_or_404(session, select(Role.id).where(Role.id == role_id))
     hidden = {} if caller.may(Permission.users_read) else _PRIVATE
     return page.of(lambda user: Member.model_validate(user).model_copy(update=hidden))
 
@@ -244,13 +260,16 @@ def _filters(query: UserQuery) -> Iterator[ColumnElement[bool]]:
         )
 
 
-def _listing(matching: Select[int], *, deleted: bool = False) -> Listing[User]:
+def _listing(
+    matching: Select[int], *, deleted: bool = False, with_roles: bool = True
+) -> Listing[User]:
+    shown = select(User).options(_WITH_ROLES) if with_roles else select(User)
     return Listing(
         name="users",
         matching=matching,
         id=User.id,
         keys={"created_at": User.created_at, "name": User.name, "email": User.email},
-        rows=lambda page: select(User).join(page, page.c.id == User.id).options(_WITH_ROLES),
+        rows=lambda page: shown.join(page, page.c.id == User.id),
         item=lambda row: row[0],
         include_deleted=deleted,
     )

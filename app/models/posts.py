@@ -9,7 +9,7 @@ from sqlalchemy import Computed, Index, String, Text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from app.models.base import MARIADB_TABLE, Row, SoftDelete, reference, utc_now
+from app.models.base import MARIADB_TABLE, Row, SoftDelete, reference, trash_index, utc_now
 from app.models.tags import Tag
 from app.models.users import User
 
@@ -40,7 +40,7 @@ class Post(Row, SoftDelete):
         _listed_by("published_order"),
         _listed_by("title"),
         _listed_by("author_id", "created_at"),
-        Index(None, "deleted_at"),
+        trash_index(),
         MARIADB_TABLE,
     )
 

@@ -9,7 +9,16 @@ from sqlalchemy import Computed, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.core.permissions import Permission
-from app.models.base import MARIADB_TABLE, Base, Row, SoftDelete, exact_text, reference, utc_now
+from app.models.base import (
+    MARIADB_TABLE,
+    Base,
+    Row,
+    SoftDelete,
+    exact_text,
+    reference,
+    trash_index,
+    utc_now,
+)
 from app.models.roles import Role
 
 MAX_EMAIL = 254
@@ -41,7 +50,7 @@ class User(Row, SoftDelete):
         Index(None, "created_at", "id", "deleted_at"),
         Index(None, "name", "id", "deleted_at"),
         Index(None, "email", "id", "deleted_at"),
-        Index(None, "deleted_at"),
+        trash_index(),
         MARIADB_TABLE,
     )
 

@@ -13,6 +13,7 @@ from app.models.roles import Role
 from app.routers.deps import (
     API,
     CursorsDep,
+    Id,
     LinksDep,
     RoleForRead,
     RoleForUpdate,
@@ -95,7 +96,7 @@ async def delete_role(role: RoleForUpdate, caller: RolesWriter, session: Session
 @router.get("/roles/{role_id}/users", response_model=Page[Member])
 async def list_role_users(
     query: Annotated[MemberQuery, Query()],
-    role: RoleForRead,
+    role_id: Id,
     caller: RolesReader,
     session: SessionDep,
     cursors: CursorsDep,
@@ -104,6 +105,6 @@ async def list_role_users(
     """List the users who have a role."""
     return links.to(
         await users.list_members(
-            session, caller=caller, role_id=role.id, query=query, cursors=cursors
+            session, caller=caller, role_id=role_id, query=query, cursors=cursors
         )
     )

@@ -132,10 +132,9 @@ async def list_user_posts(
     links: LinksDep,
 ) -> PageOf[Post]:
     """List the posts of a user that you may see."""
-    user = await users.get(session, user_id=user_id)
     return links.to(
-        await posts.list_posts(
-            session, caller=caller, query=query, cursors=cursors, author_id=user.id
+        await posts.list_of_author(
+            session, caller=caller, author_id=user_id, query=query, cursors=cursors
         )
     )
 
@@ -150,9 +149,8 @@ async def list_user_roles(
     links: LinksDep,
 ) -> PageOf[Role]:
     """List the roles of a user."""
-    user = await users.get(session, user_id=user_id)
     return links.to(
-        await roles.list_of_user(session, user_id=user.id, query=query, cursors=cursors)
+        await roles.list_of_user(session, user_id=user_id, query=query, cursors=cursors)
     )
 
 

@@ -63,8 +63,10 @@ class Dispatcher:
             # Whatever goes wrong here (the database above all), the next round tries again.
             except Exception as error:  # noqa: BLE001 see above
                 log.warning("outbox not readable", extra={"error": type(error).__name__})
+            # Not `wait_for`: before Python 3.12 it swallows a cancellation that meets the event.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._wake.wait()
 
     async def _start_due(self) -> None:
         free = AT_ONCE - len(self._sending)

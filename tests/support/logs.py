@@ -1,14 +1,47 @@
-"""The logging of the process, put back after a test that configured it."""
+"""What the process logs, as bytes on stdout; and its logging put back after a test."""
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
+from app.core import logging as app_logging
+
 _CONFIGURED = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "aiosqlite")
+
+
+class Output:
+    """A stdout of UTF-8 bytes, as a terminal or a collector reads it."""
+
+    def __init__(self) -> None:
+        self._bytes = io.BytesIO()
+        self.stream = io.TextIOWrapper(self._bytes, encoding="utf-8", newline="")
+
+    def take(self) -> str:
+        """What was written since the last call."""
+        self.stream.flush()
+        written = self._bytes.getvalue().decode()
+        self._bytes.seek(0)
+        self._bytes.truncate()
+        return written
+
+    def entries(self) -> list[dict[str, Any]]:
+        """The same, decoded; fails on a line that is not a JSON object."""
+        return decoded(self.take())
+
+
+@contextmanager
+def captured_logging(*, level: str = "DEBUG", as_json: bool = True) -> Iterator[Output]:
+    """The logging of production, into an Output."""
+    output = Output()
+    with kept_logging():
+        with redirect_stdout(output.stream):
+            app_logging.configure(level=level, as_json=as_json)
+        yield output
 
 
 @contextmanager
@@ -16,14 +49,16 @@ def kept_logging() -> Iterator[None]:
     """Leave handlers, levels and flags as they were before the block."""
     root = logging.getLogger()
     loggers = [root, *map(logging.getLogger, _CONFIGURED)]
-    before = [(each, each.handlers[:], each.level, each.propagate) for each in loggers]
+    before = [(each, each.level, each.propagate, each.disabled) for each in loggers]
     try:
         yield
     finally:
-        for each, handlers, level, propagate in before:
-            each.handlers[:] = handlers
-            each.setLevel(level)
-            each.propagate, each.disabled = propagate, False
+        # Only ours: between the phases of a test pytest changes its own.
+        for handler in [*root.handlers]:
+            if type(handler).__module__ == app_logging.__name__:
+                root.removeHandler(handler)
+        for each, each.level, each.propagate, each.disabled in before:
+            each.setLevel(each.level)
 
 
 def decoded(output: str) -> list[dict[str, Any]]:

@@ -1,28 +1,24 @@
 """A small world with one of everybody in it, and one valid call for every row of the matrix.
 
 The permission matrix sends the same call, about the same kind of target, for every actor: what
-one is refused is what another is allowed. Its people are put into the database directly, which
-is what keeps hundreds of calls fast; everything that is tested goes over HTTP.
+one is refused is what another is allowed.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 import httpx2
 from sqlalchemy import select
 
-from app.core.permissions import ADMIN_ROLE, EVERYTHING, USER_ROLE, Permission
+from app.core.permissions import ADMIN_ROLE, USER_ROLE, Permission
 from app.database import Database
-from app.models.base import INCLUDE_DELETED, Base, utc_now
-from app.models.roles import Role, RolePermission
-from app.models.sessions import LoginSession
-from app.models.users import User, email_key
+from app.models.base import INCLUDE_DELETED, Base
 from tests.support.client import PASSWORD, Client, Person
+from tests.support.people import granting, newcomer, newcomers
 
 ACTORS = (
     "anonymous",
@@ -36,8 +32,6 @@ ACTORS = (
 )
 MISSING_ID = 2**62
 _numbers = itertools.count(1)
-# Hashed once: its cost is no part of what is tested.
-_hashes: dict[str, str] = {}
 
 
 @dataclass
@@ -78,8 +72,8 @@ def operation_of(row: str) -> str:
 
 async def build(client: Client) -> World:
     """A fresh world; the disabled and the deleted were so by an admin, over HTTP."""
-    moderating = _granting(Permission.posts_write, Permission.posts_moderate)
-    root, user, stranger, moderator, admin, disabled, deleted = await _people(
+    moderating = granting(Permission.posts_write, Permission.posts_moderate)
+    root, user, stranger, moderator, admin, disabled, deleted = await newcomers(
         client, [ADMIN_ROLE], [USER_ROLE], [], [moderating], [ADMIN_ROLE], [USER_ROLE], [USER_ROLE]
     )
     for gone in (disabled, deleted):
@@ -90,70 +84,6 @@ async def build(client: Client) -> World:
     people = {"user": user, "stranger": stranger, "moderator": moderator, "admin": admin}
     dead = {"disabled": disabled, "deleted": deleted}
     return World(root, {"anonymous": client} | people | dead)
-
-
-async def newcomer(client: Client, roles: Iterable[str] = (USER_ROLE,)) -> Person:
-    """Somebody new, logged in, with these roles."""
-    (person,) = await _people(client, [*roles])
-    return person
-
-
-async def holder(client: Client, *permissions: Permission) -> Person:
-    """Somebody new whose one role grants exactly these permissions."""
-    (person,) = await _people(client, [_granting(*permissions)])
-    return person
-
-
-def _granting(*permissions: Permission) -> Role:
-    granted = [RolePermission(permission=name) for name in permissions]
-    return Role(name=f"role {next(_numbers)}", granted=granted)
-
-
-async def _people(client: Client, *roles_of_each: list[str | Role]) -> list[Person]:
-    """One person for every list of roles, each with an account, a session and a token."""
-    if PASSWORD not in _hashes:
-        _hashes[PASSWORD] = await client.app.state.passwords.hash(PASSWORD)
-    async with client.database.begin() as session:
-        known = {role.name: role for role in await session.scalars(select(Role))}
-        users = [
-            _new_user([known[role] if isinstance(role, str) else role for role in roles])
-            for roles in roles_of_each
-        ]
-        session.add_all(users)
-        await session.flush()
-        now = utc_now()
-        logins = [
-            LoginSession(user_id=user.id, last_used_at=now, expires_at=now + timedelta(days=1))
-            for user in users
-        ]
-        session.add_all(logins)
-        await session.flush()
-    return [_logged_in(client, login, user) for login, user in zip(logins, users, strict=True)]
-
-
-def _new_user(roles: list[Role]) -> User:
-    number = next(_numbers)
-    email = f"person{number}@example.com"
-    return User(
-        email=email,
-        email_key=email_key(email),
-        name=f"Person {number}",
-        phone=f"600{number:07}",
-        password_hash=_hashes[PASSWORD],
-        roles=roles,
-    )
-
-
-def _logged_in(client: Client, login: LoginSession, user: User) -> Person:
-    token = client.app.state.tokens.issue(user_id=user.id, session_id=login.id)
-    headers = {"Authorization": f"Bearer {token}"}
-    account = {"id": user.id, "email": user.email, "name": user.name}
-    return Person(client.http, client.app, client.contract, headers, account, token)
-
-
-def all_but(*permissions: Permission) -> list[Permission]:
-    """Every other permission."""
-    return sorted(EVERYTHING - set(permissions))
 
 
 # --- Scenes ----------------------------------------------------------------------------------

@@ -49,7 +49,11 @@ async def plan(database: Database, statement: Statement) -> list[str]:
 
 
 async def gather_statistics(database: Database, table: str) -> None:
-    """Let the planner know how many rows there are, as it would in a grown database."""
-    async with database.engine.begin() as connection:
-        command = "ANALYZE TABLE" if database.dialect == "mysql" else "ANALYZE"
-        await connection.execute(text(f"{command} {table}"))
+    """Let the planner know how many rows there are, as servers find out by themselves.
+
+    SQLite never does: there a plan has to be good without.
+    """
+    commands = {"mysql": f"ANALYZE TABLE {table}", "postgresql": f"ANALYZE {table}"}
+    if database.dialect in commands:
+        async with database.engine.begin() as connection:
+            await connection.execute(text(commands[database.dialect]))
