@@ -13,7 +13,8 @@ from starlette.middleware.cors import CORSMiddleware
 from app import __version__, database, openapi
 from app.config import LogFormat, Settings, load_settings
 from app.core import logging, problems
-from app.core.middleware import BodyLimit, Deadline, Recover, RequestScope, TrustedHosts
+from app.core.middleware import BodyLimit, RequestScope, TrustedHosts
+from app.core.recovery import Deadline, Recover
 from app.core.security import AccessTokens, Passwords
 from app.crud.base import Cursors
 from app.routers import auth, docs, operations, outbox, posts, roles, tags, users
@@ -81,7 +82,7 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
-    """`core/middleware.py` explains each; the last one added is the first one met."""
+    """`core/middleware.py` lists them; the last one added is the first one met."""
     app.add_middleware(Recover, is_transient=database.is_transient, refusal_of=database.refusal_of)
     app.add_middleware(Deadline, seconds=settings.request_timeout_seconds)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)

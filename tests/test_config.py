@@ -361,6 +361,6 @@ def test_the_example_file_is_safe_to_copy(monkeypatch: pytest.MonkeyPatch, tmp_p
     """Copied as it is, it starts in development; in production no example value passes."""
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     (tmp_path / ".env").write_text(example, encoding="utf-8")
-    assert load_settings()
+    assert load_settings().in_development
     set_env(monkeypatch, ENVIRONMENT="production")
     assert "SECRET_KEY" in refusal()

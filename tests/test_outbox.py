@@ -100,7 +100,7 @@ async def test_the_mail_is_in_the_language_of_the_registration(
     client: Client, accepted: str, locale: str, subject: str
 ) -> None:
     admin = await client.admin()
-    account = await client.register("Ana", **{})
+    account = await client.register("Ana")
     body = {"email": "reader@example.com", "name": "Ana", "password": PASSWORD}
     made = await client.post("/auth/register", body, headers={"Accept-Language": accepted})
     assert made.json()["locale"] == locale

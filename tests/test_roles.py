@@ -182,6 +182,7 @@ async def test_a_deleted_role_leaves_everybody_for_good(client: Client) -> None:
     await admin.put(f"/users/{ana.id}/roles/{role['id']}")
     assert (await admin.delete(f"/roles/{role['id']}")).status_code == 204
     assert (await ana.get("/users/me")).json()["permissions"] == ["posts:write"]
+    assert (await admin.get(f"/roles/{role['id']}/users")).status_code == 404
     assert (await admin.put(f"/users/{ana.id}/roles/{role['id']}")).status_code == 404
     await admin.post("/roles", body)
     assert [role["name"] for role in (await ana.get("/users/me")).json()["roles"]] == ["user"]

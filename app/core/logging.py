@@ -18,9 +18,13 @@ from pythonjsonlogger.json import JsonFormatter
 
 from app.core.context import request_context
 
-MAX_VALUE = 2_000
-MAX_TRACE = 5_000
+MAX_LINE = 8_000
+# How long a value may be; when the line is too long all the same (a character may take twelve
+# bytes), the next one. A trace keeps two and a half times as much, from its end.
+_MAX_VALUES = (2_000, 600, 200, 80)
 _OWN_FIELDS = ("time", "level", "logger", "message", "request_id", "user_id")
+# At DEBUG these write what they read and store: parameters, rows, password hashes.
+_TALKATIVE = ("aiosqlite", "sqlalchemy")
 _CONSOLE_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
@@ -29,10 +33,15 @@ class JsonLines(JsonFormatter):
 
     def __init__(self) -> None:
         super().__init__(
-            reserved_attrs=[*RESERVED_ATTRS, "color_message"],
-            json_serializer=_serialize,
-            json_ensure_ascii=True,
+            reserved_attrs=[*RESERVED_ATTRS, "color_message"], json_serializer=_serialize
         )
+
+    def format(self, record: logging.LogRecord) -> str:
+        try:
+            return super().format(record)
+        # Arguments that fit no text cost the text, not the event.
+        except Exception as error:  # noqa: BLE001 see above
+            return _serialize(self._own(record, f"not loggable: {type(error).__name__}"))
 
     def add_fields(
         self,
@@ -40,37 +49,58 @@ class JsonLines(JsonFormatter):
         record: logging.LogRecord,
         message_dict: dict[str, Any],
     ) -> None:
-        context = request_context()
         super().add_fields(log_data, record, message_dict)
-        log_data.update(
-            # The record's own facts come last: no logged value may pose as one of them.
-            time=self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}Z",
-            level=record.levelname,
-            logger=record.name,
-            message=log_data.get("message") or record.getMessage(),
-            request_id=context.request_id or None,
-            user_id=context.user_id,
-        )
+        # The record's own facts come last: no logged value may pose as one of them.
+        log_data.update(self._own(record, log_data.get("message") or record.getMessage()))
+
+    def _own(self, record: logging.LogRecord, message: object) -> dict[str, Any]:
+        context = request_context()
+        return {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": message,
+            "request_id": context.request_id or None,
+            "user_id": context.user_id,
+        }
 
 
-def _serialize(obj: dict[str, Any], **kwargs: Any) -> str:
-    trace = obj.pop("exc_info", None)
-    safe = {str(key)[:100]: _safe(value) for key, value in obj.items()}
+def _serialize(fields: dict[str, Any], **_: Any) -> str:
+    """One line of at most MAX_LINE bytes; what is too long for it even shortened goes."""
+    for limit in _MAX_VALUES:
+        line = _dumped(fields, limit)
+        if len(line) <= MAX_LINE:
+            return line
+    return _dumped({key: fields.get(key) for key in (*_OWN_FIELDS, "exc_info")}, limit)
+
+
+def _dumped(fields: dict[str, Any], limit: int) -> str:
+    safe = {str(key)[:100]: _safe(value, limit) for key, value in fields.items()}
     ordered = {key: safe.pop(key, None) for key in _OWN_FIELDS} | safe
-    if trace:
-        ordered["trace"] = str(trace)[-MAX_TRACE:]
-    kwargs.pop("default", None)
-    return json.dumps(ordered, default=lambda value: str(value)[:MAX_VALUE], **kwargs)
+    if ordered.pop("exc_info", None):
+        ordered["trace"] = str(fields["exc_info"])[-limit * 5 // 2 :]
+    return json.dumps(ordered)
 
 
-def _safe(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if value is None or isinstance(value, bool | float):
+def _safe(value: object, limit: int) -> object:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
         return value
     if isinstance(value, int) and abs(value) < 2**63:
         return value
-    return str(value)[:MAX_VALUE]
+    try:
+        return str(value)[:limit]
+    # Whatever an object does when it is asked for its text.
+    except Exception:  # noqa: BLE001 see above
+        return f"<{type(value).__name__}>"
+
+
+class ConsoleLines(logging.Formatter):
+    """Lines for people. What a terminal cannot be sent is shown escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).encode("utf-8", "backslashreplace").decode()
 
 
 class _OurHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic in stubs only
@@ -80,13 +110,15 @@ class _OurHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic i
 def configure(*, level: str, as_json: bool) -> None:
     """Send every logger of the process, uvicorn's included, through one handler to stdout."""
     handler = _OurHandler(sys.stdout)
-    formatter = JsonLines() if as_json else logging.Formatter(_CONSOLE_FORMAT)
+    formatter = JsonLines() if as_json else ConsoleLines(_CONSOLE_FORMAT)
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [other for other in root.handlers if not isinstance(other, _OurHandler)]
     root.addHandler(handler)
     root.setLevel(level)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
         logger = logging.getLogger(name)
         logger.handlers[:] = []

@@ -29,7 +29,8 @@ class Permission(StrEnum):
     outbox_write = "outbox:write"
 
 
-EVERYTHING = frozenset(Permission)
+# What reaches no further than what one has made oneself.
+OWN_ROWS = frozenset({Permission.posts_write})
 ADMIN_ROLE = "admin"
 USER_ROLE = "user"
 SYSTEM_ROLES = frozenset({ADMIN_ROLE, USER_ROLE})
@@ -68,7 +69,15 @@ def require_may_edit(caller: Caller, post: Owned) -> None:
 
 
 def require_holds(caller: Caller, permissions: Iterable[Permission]) -> None:
-    """Nobody gives, takes away or overrules what they do not hold themselves."""
+    """Nobody gives or takes away what they do not hold themselves."""
     missing = sorted(set(permissions) - caller.permissions)
     if missing:
         raise InsufficientScope(missing)
+
+
+def require_may_manage(caller: Caller, permissions: Iterable[Permission]) -> None:
+    """Nobody changes, disables or deletes somebody whose permissions reach further than theirs.
+
+    Else `users:write` would be the way to the top: to an administrator's account.
+    """
+    require_holds(caller, set(permissions) - OWN_ROWS)

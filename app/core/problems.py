@@ -97,16 +97,9 @@ async def _on_invalid_request(request: Request, error: Exception) -> ProblemResp
 
 def _defects(errors: Sequence[Any]) -> list[FieldError]:
     return [
-        FieldError(_field(entry["loc"]), _type(entry), entry.get("ctx") or {})
+        FieldError(_field(entry["loc"]), str(entry["type"]), entry.get("ctx") or {})
         for entry in errors[:MAX_ERRORS]
     ]
-
-
-def _type(entry: Any) -> str:
-    """Pydantic counts the "entries" of a text that a validator of ours has seen before."""
-    kind = str(entry["type"])
-    counted = kind in {"too_short", "too_long"} and entry["ctx"].get("field_type") == "Value"
-    return f"string_{kind}" if counted else kind
 
 
 def _field(location: Sequence[str | int]) -> str:

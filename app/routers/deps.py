@@ -16,8 +16,8 @@ from app.core.permissions import (
     Caller,
     Permission,
     require,
-    require_holds,
     require_may_edit,
+    require_may_manage,
 )
 from app.core.security import AccessTokens, Passwords
 from app.crud import posts, roles, sessions, users
@@ -153,13 +153,13 @@ async def _post_for_restore(post_id: Id, session: SessionDep, caller: PostsEdito
 
 async def _managed_user(user_id: Id, session: SessionDep, caller: UsersWriter) -> User:
     user = await users.get_for_update(session, user_id=user_id)
-    require_holds(caller, user.permissions)
+    require_may_manage(caller, user.permissions)
     return user
 
 
 async def _deleted_user(user_id: Id, session: SessionDep, caller: UsersWriter) -> User:
     user = await users.get_for_update(session, user_id=user_id, include_deleted=True)
-    require_holds(caller, user.permissions)
+    require_may_manage(caller, user.permissions)
     return user
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.core.passwords import MAX_PASSWORD
-from app.schemas.base import Input, Output, Text
+from app.schemas.base import Input, Output, Storable
 
 Password = Annotated[
-    Text,
+    str,
+    StringConstraints(min_length=1, max_length=MAX_PASSWORD),
+    Storable,
     Field(
-        min_length=1,
-        max_length=MAX_PASSWORD,
         description=(
             "At least 8 characters with an upper-case letter and a digit (policy `classic`) or "
             "at least 15 characters (`nist`); at most 128; not a common one, nor your name or "

@@ -12,7 +12,6 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
-    StringConstraints,
     WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
@@ -42,8 +41,8 @@ def _isoformat(value: datetime) -> str:
     return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-Text = Annotated[str, AfterValidator(_refuse_unstorable)]
-Stripped = Annotated[Text, StringConstraints(strip_whitespace=True)]
+# Stands last in every text type: constraints after a validator would be lost to OpenAPI.
+Storable = AfterValidator(_refuse_unstorable)
 RowId = Annotated[int, Field(ge=1, le=MAX_ID)]
 Moment = Annotated[
     AwareDatetime,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from app.models.outbox import MailKind, MailState
-from app.schemas.base import Moment, Output, RowId
+from app.schemas.base import Moment, Output
 from app.schemas.pages import PageQuery
 
 
@@ -13,7 +13,7 @@ class Mail(Output):
     """A mail and how its delivery stands. `text` and `html` are shown only while no SMTP
     server is configured (the development mailbox) and null otherwise."""
 
-    id: RowId
+    id: int
     kind: MailKind
     recipient: str
     locale: str

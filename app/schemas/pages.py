@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from app.schemas.base import Output, Text
+from app.schemas.base import Output, Storable
 
 T = TypeVar("T")
 MAX_PAGE = 2**31 - 1
 MAX_PAGE_SIZE = 100
 MAX_CURSOR = 2_000
 MAX_SEARCH = 200
+Search = Annotated[str, StringConstraints(max_length=MAX_SEARCH), Storable]
 
 
 class PageQuery(BaseModel):
@@ -22,9 +23,8 @@ class PageQuery(BaseModel):
 
     page: int = Field(1, ge=1, le=MAX_PAGE, description="Page number; ignored with a cursor.")
     page_size: int = Field(20, ge=1, le=MAX_PAGE_SIZE, description="Items a page.")
-    cursor: Text | None = Field(
+    cursor: Annotated[str, StringConstraints(max_length=MAX_CURSOR), Storable] | None = Field(
         None,
-        max_length=MAX_CURSOR,
         description="`next_cursor` of the page before: continues from there, without a count.",
     )
     sort: str

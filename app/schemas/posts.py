@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import MISSING, AfterValidator, Field, StringConstraints
 
 from app.models.posts import MAX_CONTENT, MAX_TITLE, PostStatus
-from app.schemas.base import Input, Moment, Output, RowId, Stripped, Text
-from app.schemas.pages import MAX_SEARCH, PageQuery
+from app.schemas.base import Input, Moment, Output, RowId, Storable
+from app.schemas.pages import PageQuery, Search
 from app.schemas.tags import TagName
 
 MAX_TAGS = 20
@@ -19,12 +19,16 @@ def _unique(tags: list[str]) -> list[str]:
 
 
 Title = Annotated[
-    Stripped,
-    StringConstraints(min_length=1, max_length=MAX_TITLE),
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TITLE),
+    Storable,
     Field(examples=["Hola, mundo"]),
 ]
 Content = Annotated[
-    Text, StringConstraints(max_length=MAX_CONTENT), Field(examples=["My first post."])
+    str,
+    StringConstraints(max_length=MAX_CONTENT),
+    Storable,
+    Field(examples=["My first post."]),
 ]
 Tags = Annotated[
     list[TagName],
@@ -50,12 +54,12 @@ class PostUpdate(Input):
 
 
 class Author(Output):
-    id: RowId
+    id: int
     name: str
 
 
 class Post(Output):
-    id: RowId
+    id: int
     title: str
     content: str
     status: PostStatus
@@ -81,9 +85,7 @@ class UserPostQuery(PageQuery):
     ] = "-created_at"
     status: PostStatus | None = None
     tag: TagName | None = Field(None, description="A tag they have.")
-    q: Text | None = Field(
-        None, max_length=MAX_SEARCH, description="Part of the title or of the content."
-    )
+    q: Search | None = Field(None, description="Part of the title or of the content.")
     created_from: Moment | None = Field(None, description="Created at or after this moment.")
     created_to: Moment | None = Field(None, description="Created before this moment.")
     deleted: bool = Field(False, description="The trash instead of the live ones.")

@@ -6,26 +6,36 @@ import unicodedata
 from typing import Annotated, Literal
 
 from pydantic import MISSING, AfterValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from app.core.permissions import Permission
 from app.models.roles import MAX_DESCRIPTION, MAX_ROLE_NAME
-from app.schemas.base import Input, Moment, Output, RowId, Stripped
+from app.schemas.base import Input, Moment, Output, Storable
 from app.schemas.pages import PageQuery
 
 
 def _folded(value: str) -> str:
-    return unicodedata.normalize("NFKC", value).lower()
+    folded = unicodedata.normalize("NFKC", value).lower()
+    # One character may become several: `ﬃ` three.
+    if len(folded) > MAX_ROLE_NAME:
+        raise PydanticCustomError("string_too_long", "too long", {"max_length": MAX_ROLE_NAME})
+    return folded
 
 
 RoleName = Annotated[
-    Stripped,
-    StringConstraints(min_length=2, max_length=MAX_ROLE_NAME, pattern=r"^[\w][\w .:-]*$"),
+    str,
+    StringConstraints(
+        strip_whitespace=True, min_length=2, max_length=MAX_ROLE_NAME, pattern=r"^\w[\w .:-]*$"
+    ),
+    Storable,
     AfterValidator(_folded),
-    StringConstraints(max_length=MAX_ROLE_NAME),
     Field(description="Kept in lower case.", examples=["moderator"]),
 ]
 Description = Annotated[
-    Stripped, StringConstraints(max_length=MAX_DESCRIPTION), Field(examples=["Keeps the peace."])
+    str,
+    StringConstraints(strip_whitespace=True, max_length=MAX_DESCRIPTION),
+    Storable,
+    Field(examples=["Keeps the peace."]),
 ]
 Permissions = Annotated[
     list[Permission], Field(max_length=len(Permission), examples=[["posts:moderate"]])
@@ -47,7 +57,7 @@ class RoleUpdate(Input):
 
 
 class Role(Output):
-    id: RowId
+    id: int
     name: str
     description: str
     permissions: list[Permission]

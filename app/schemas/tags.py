@@ -5,12 +5,12 @@ from __future__ import annotations
 import unicodedata
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from app.models.tags import MAX_TAG
-from app.schemas.base import Output, RowId, Text
-from app.schemas.pages import MAX_SEARCH, PageQuery
+from app.schemas.base import Output, Storable
+from app.schemas.pages import PageQuery, Search
 
 
 def normalised(value: str) -> str:
@@ -21,17 +21,17 @@ def normalised(value: str) -> str:
     return tag
 
 
-TagName = Annotated[Text, Field(max_length=200), AfterValidator(normalised)]
+TagName = Annotated[str, StringConstraints(max_length=200), Storable, AfterValidator(normalised)]
 
 
 class TagCount(Output):
     """A tag and how many published posts have it."""
 
-    id: RowId
+    id: int
     name: str
     post_count: int
 
 
 class TagQuery(PageQuery):
     sort: Literal["name", "-name", "post_count", "-post_count"] = "name"
-    q: Text | None = Field(None, max_length=MAX_SEARCH, description="Part of the tag.")
+    q: Search | None = Field(None, description="Part of the tag.")

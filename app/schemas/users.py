@@ -22,8 +22,8 @@ from app.core.i18n import LOCALES
 from app.core.permissions import Permission
 from app.models.users import MAX_EMAIL, MAX_NAME, MAX_PHONE, email_key
 from app.schemas.auth import Password
-from app.schemas.base import Input, Moment, Output, RowId, Stripped, Text
-from app.schemas.pages import MAX_SEARCH, PageQuery
+from app.schemas.base import Input, Moment, Output, Storable
+from app.schemas.pages import PageQuery, Search
 
 MIN_NAME = 2
 MIN_PHONE = 10
@@ -67,20 +67,23 @@ def _in_the_past(value: date) -> date:
 
 # The length is capped before the parser sees the text: its work grows with it.
 Email = Annotated[
-    Text,
+    str,
     StringConstraints(max_length=MAX_EMAIL),
+    Storable,
     AfterValidator(_valid_email),
     WithJsonSchema({"type": "string", "format": "email", "maxLength": MAX_EMAIL}),
 ]
 _email: TypeAdapter[str] = TypeAdapter(Email)
 Name = Annotated[
-    Stripped,
-    StringConstraints(min_length=MIN_NAME, max_length=MAX_NAME),
+    str,
+    StringConstraints(strip_whitespace=True, min_length=MIN_NAME, max_length=MAX_NAME),
+    Storable,
     Field(examples=["Ana García"]),
 ]
 Phone = Annotated[
-    Text,
+    str,
     StringConstraints(max_length=50),
+    Storable,
     AfterValidator(_digits),
     Field(description="Digits are kept, at least 10.", examples=["+34 600 123 456"]),
 ]
@@ -126,14 +129,14 @@ class UserUpdate(ProfileUpdate):
 
 
 class RoleRef(Output):
-    id: RowId
+    id: int
     name: str
 
 
 class User(Output):
     """An account, as its owner and those with `users:read` see it."""
 
-    id: RowId
+    id: int
     email: str
     name: str
     phone: str | None
@@ -157,7 +160,7 @@ class Member(Output):
     """Somebody who has a role. `email`, `phone` and `birth_date` are null for callers
     without `users:read`."""
 
-    id: RowId
+    id: int
     email: str | None
     name: str
     phone: str | None
@@ -171,10 +174,8 @@ class Member(Output):
 
 class UserQuery(PageQuery):
     sort: Literal["created_at", "-created_at", "name", "-name", "email", "-email"] = "-created_at"
-    q: Text | None = Field(
-        None, max_length=MAX_SEARCH, description="Part of the name or of the e-mail address."
-    )
-    role: Text | None = Field(None, max_length=50, description="Name of a role they have.")
+    q: Search | None = Field(None, description="Part of the name or of the e-mail address.")
+    role: Search | None = Field(None, description="Name of a role they have.")
     is_active: bool | None = None
     deleted: bool = Field(False, description="The trash instead of the live ones.")
 

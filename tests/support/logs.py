@@ -11,7 +11,15 @@ from typing import Any
 
 from app.core import logging as app_logging
 
-_CONFIGURED = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "aiosqlite")
+_CONFIGURED = (
+    "uvicorn",
+    "uvicorn.error",
+    "uvicorn.access",
+    "uvicorn.asgi",
+    "aiosqlite",
+    "sqlalchemy",
+    "httpx2",
+)
 
 
 class Output:
@@ -20,6 +28,7 @@ class Output:
     def __init__(self) -> None:
         self._bytes = io.BytesIO()
         self.stream = io.TextIOWrapper(self._bytes, encoding="utf-8", newline="")
+        self.handler: logging.Handler = logging.NullHandler()
 
     def take(self) -> str:
         """What was written since the last call."""
@@ -41,6 +50,9 @@ def captured_logging(*, level: str = "DEBUG", as_json: bool = True) -> Iterator[
     with kept_logging():
         with redirect_stdout(output.stream):
             app_logging.configure(level=level, as_json=as_json)
+        # The tests' own client would write down each URL.
+        logging.getLogger("httpx2").setLevel(logging.WARNING)
+        output.handler = logging.getLogger().handlers[-1]
         yield output
 
 
@@ -57,8 +69,9 @@ def kept_logging() -> Iterator[None]:
         for handler in [*root.handlers]:
             if type(handler).__module__ == app_logging.__name__:
                 root.removeHandler(handler)
-        for each, each.level, each.propagate, each.disabled in before:
-            each.setLevel(each.level)
+        for logger, level, propagate, disabled in before:
+            logger.setLevel(level)
+            logger.propagate, logger.disabled = propagate, disabled
 
 
 def decoded(output: str) -> list[dict[str, Any]]:

@@ -1,0 +1,357 @@
+"""The commands behind `scripts/`, on every database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from sqlalchemy import update
+from sqlalchemy.exc import DBAPIError
+from typer.testing import CliRunner, Result
+
+from app import cli, seeding
+from app.config import Settings
+from app.core.i18n import find
+from app.database import Database
+from app.models.base import INCLUDE_DELETED, utc_now
+from app.models.posts import Post
+from app.models.users import User
+from tests.conftest import SECRET
+from tests.support.client import PASSWORD, Client, Person
+from tests.support.logs import kept_logging
+from tests.support.process import environment, run_command
+
+ADMIN = {"--email": "boss@example.com", "--name": "Boss", "--password": PASSWORD}
+SetEnv = Callable[..., None]
+
+
+@pytest.fixture
+def set_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SetEnv]:
+    """Sets settings for the commands; starts from none at all, in an empty folder."""
+
+    def set_all(**settings: object) -> None:
+        for name, value in settings.items():
+            monkeypatch.setenv(name.upper(), str(value))
+
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    set_all(data_dir=tmp_path, secret_key=SECRET)
+    with kept_logging():
+        yield set_all
+
+
+@pytest.fixture
+def _same_database(set_env: SetEnv, database_url: str) -> None:
+    """The commands and the API look at one database."""
+    set_env(database_url=database_url)
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What uvicorn was asked to serve, instead of serving it."""
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(uvicorn, "run", lambda app, **options: calls.append({"app": app} | options))
+    return calls
+
+
+async def invoke(*arguments: str, typed: str | None = None) -> Result:
+    """Run a command beside the event loop, as it starts one of its own."""
+    return await asyncio.to_thread(CliRunner().invoke, cli.cli, arguments, input=typed)
+
+
+def options(**changes: str | None) -> list[str]:
+    """Options of create-admin; None leaves one out."""
+    given = ADMIN | {f"--{name}": value for name, value in changes.items()}
+    return [part for pair in given.items() if pair[1] is not None for part in pair if part]
+
+
+async def admin_of(client: Client, email: str, password: str) -> Person:
+    person = await client.person({"email": email}, password)
+    me = (await person.get("/users/me")).json()
+    assert "admin" in {role["name"] for role in me["roles"]}
+    return person
+
+
+# --- create-admin ----------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_same_database")
+async def test_create_admin_makes_an_admin_who_can_log_in(client: Client) -> None:
+    made = await invoke("create-admin", *options(email=" Boss@EXAMPLE.com "))
+    assert (made.exit_code, made.stdout) == (0, "Admin Boss@example.com made.\n")
+    admin = await admin_of(client, "boss@example.com", PASSWORD)
+    assert (await admin.get("/users")).status_code == 200
+
+
+@pytest.mark.usefixtures("_same_database")
+async def test_create_admin_asks_for_what_it_was_not_given(client: Client) -> None:
+    typed = f"boss@example.com\nBoss\n{PASSWORD}\n"
+    made = await invoke("create-admin", typed=typed)
+    assert made.exit_code == 0
+    assert all(question in made.output for question in ("Email:", "Name:", "Password:"))
+    assert PASSWORD not in made.output, "typed in the dark"
+    await admin_of(client, "boss@example.com", PASSWORD)
+
+
+@pytest.mark.usefixtures("_same_database")
+@pytest.mark.parametrize(
+    ("changes", "complaints"),
+    [
+        (
+            {"password": "short"},
+            ["--password", "password_too_short", "password_no_uppercase", "password_no_digit"],
+        ),
+        ({"password": "Password123"}, ["--password", "password_common"]),
+        ({"password": "Boss@example.com1"}, ["--password", "password_personal"]),
+        ({"email": "nobody"}, ["--email", "not an e-mail address"]),
+        ({"email": "Boss <boss@example.com>"}, ["--email", "not an e-mail address"]),
+    ],
+)
+async def test_create_admin_refuses_what_registration_refuses(
+    client: Client, changes: dict[str, str], complaints: list[str]
+) -> None:
+    refused = await invoke("create-admin", *options(**changes))
+    assert refused.exit_code == 2
+    shown = " ".join(refused.stderr.replace("│", " ").split())
+    for complaint in complaints:
+        known = find("en", "validation", complaint)
+        assert (known.format(min=8, max=128) if known else complaint) in shown
+    assert changes.get("password", PASSWORD) not in refused.output
+    form = {"username": "boss@example.com", "password": changes.get("password", PASSWORD)}
+    assert (await client.request("POST", "/auth/login", data=form)).status_code == 401
+
+
+@pytest.mark.usefixtures("_same_database")
+async def test_create_admin_refuses_an_address_that_is_taken(client: Client) -> None:
+    await client.register(email="boss@example.com")
+    refused = await invoke("create-admin", *options(email="BOSS@example.com"))
+    assert refused.exit_code == 2
+    assert "taken" in refused.stderr
+    person = await client.person({"email": "boss@example.com"})
+    assert (await person.get("/users")).status_code == 403, "still no admin"
+
+
+# --- seed, purge, openapi, migrate -----------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_same_database")
+async def test_seeded_users_and_posts_are_there_for_the_api(client: Client) -> None:
+    admin = await client.admin()
+    seeded = await invoke("seed", "--users", "7", "--posts", "30")
+    assert seeded.exit_code == 0, seeded.output
+    assert "Seeding" in seeded.output
+    found = (await admin.get("/users", params={"page_size": 100})).json()
+    assert found["total"] == 1 + 7
+    demo = [user for user in found["items"] if user["email"].startswith("demo")]
+    assert len(demo) == 7
+    assert {role["name"] for user in demo for role in user["roles"]} == {"user"}
+    posts = (await admin.get("/posts", params={"page_size": 100})).json()
+    assert posts["total"] == 30
+    assert all(1 <= len(post["tags"]) <= 3 for post in posts["items"])
+    assert all(
+        (post["status"] == "published") == bool(post["published_at"]) for post in posts["items"]
+    )
+    form = {"username": demo[0]["email"], "password": PASSWORD}
+    assert (await client.request("POST", "/auth/login", data=form)).status_code == 401
+    again = await invoke("seed", "--users", "1", "--posts", "0")
+    assert again.exit_code == 0, "a second run adds to the first"
+    assert (await admin.get("/users")).json()["total"] == 1 + 7 + 1
+
+
+@pytest.mark.parametrize("arguments", [["--users", "0"], ["--posts", "-1"], ["--users", "many"]])
+async def test_seeding_nothing_is_refused(set_env: SetEnv, arguments: list[str]) -> None:
+    set_env()
+    assert (await invoke("seed", *arguments)).exit_code == 2
+
+
+async def test_seeding_tells_how_far_it_is(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seeding, "BATCH", 4)
+    heard: list[int] = []
+    await seeding.seed(database, users=6, posts=9, progress=heard.append)
+    assert heard == [4, 2, 4, 4, 1]
+
+
+async def bury(database: Database, model: type[User | Post], row_id: int, days: float) -> None:
+    """Let a row have lain in the trash for some days."""
+    async with database.begin() as session:
+        await session.execute(
+            update(model)
+            .where(model.id == row_id)
+            .values(deleted_at=utc_now() - timedelta(days=days))
+            .execution_options(**{INCLUDE_DELETED: True, "synchronize_session": False})
+        )
+
+
+@pytest.mark.usefixtures("_same_database")
+async def test_purge_ends_what_was_in_the_trash_too_long_and_nothing_else(
+    client: Client, database: Database
+) -> None:
+    admin = await client.admin()
+    ana, eva = await client.user("Ana"), await client.user("Eva")
+    old, fresh, live = [await eva.write(title) for title in ("old", "fresh", "live")]
+    hers = await ana.write("hers")
+    for post in (old, fresh):
+        assert (await eva.delete(f"/posts/{post['id']}")).status_code == 204
+    assert (await admin.delete(f"/users/{ana.id}")).status_code == 204
+    await bury(database, Post, old["id"], days=30.01)
+    await bury(database, Post, fresh["id"], days=29.99)
+    await bury(database, User, ana.id, days=31)
+    purged = await invoke("purge")
+    assert (purged.exit_code, purged.stdout) == (0, "2 posts, 1 users, 0 roles purged.\n")
+    for gone in (old, hers):
+        assert (await admin.post(f"/posts/{gone['id']}/restore")).status_code == 404
+    assert (await admin.post(f"/users/{ana.id}/restore")).status_code == 404
+    assert (await admin.post(f"/posts/{fresh['id']}/restore")).status_code == 200
+    assert (await client.get(f"/posts/{live['id']}")).status_code == 200
+    nothing = await invoke("purge")
+    assert nothing.stdout == "0 posts, 0 users, 0 roles purged.\n"
+
+
+@pytest.mark.usefixtures("_same_database")
+async def test_purge_keeps_to_the_setting(
+    client: Client, database: Database, set_env: SetEnv
+) -> None:
+    eva = await client.user("Eva")
+    post = await eva.write()
+    assert (await eva.delete(f"/posts/{post['id']}")).status_code == 204
+    await bury(database, Post, post["id"], days=2)
+    set_env(trash_days=3)
+    assert (await invoke("purge")).stdout.startswith("0 posts")
+    set_env(trash_days=1)
+    assert (await invoke("purge")).stdout.startswith("1 posts")
+
+
+async def test_openapi_prints_the_document_and_nothing_else(set_env: SetEnv) -> None:
+    set_env(docs_enabled=False)
+    printed = await invoke("openapi")
+    assert printed.exit_code == 0
+    document = json.loads(printed.stdout)
+    assert document["openapi"].startswith("3.1")
+    assert "/api/v1/auth/register" in document["paths"]
+
+
+@pytest.mark.usefixtures("_same_database")
+async def test_migrate_is_harmless_on_a_database_that_is_up_to_date(client: Client) -> None:
+    account = await client.register()
+    migrated = await invoke("migrate")
+    assert migrated.exit_code == 0, migrated.output
+    assert await client.login(account["email"])
+
+
+async def test_migrate_makes_the_tables_and_the_first_start_needs_nothing_else(
+    tmp_path: Path,
+) -> None:
+    """As people run it: a process of its own, in an empty folder."""
+    env = environment(data_dir=tmp_path / "data")
+    status, _, complaint = await run_command("migrate", cwd=tmp_path, env=env)
+    assert status == 0, complaint
+    status, out, complaint = await run_command("purge", cwd=tmp_path, env=env)
+    assert (status, out) == (0, "0 posts, 0 users, 0 roles purged.\n"), complaint
+
+
+async def test_a_command_without_tables_fails(set_env: SetEnv) -> None:
+    set_env()
+    result = await invoke("purge")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, DBAPIError)
+
+
+async def test_no_command_at_all_shows_the_help(set_env: SetEnv) -> None:
+    set_env()
+    shown = await invoke()
+    commands = ("run", "serve", "migrate", "create-admin", "seed", "purge", "openapi")
+    assert all(command in shown.output for command in commands)
+
+
+# --- run, serve ------------------------------------------------------------------------------
+
+
+def printed_password(output: str) -> str:
+    [line] = [line for line in output.splitlines() if line.startswith("Password:")]
+    return line.split()[1]
+
+
+@pytest.mark.usefixtures("_same_database")
+async def test_the_first_run_makes_one_admin_and_shows_the_password_once(
+    client: Client, served: Sequence[object]
+) -> None:
+    first = await invoke("run")
+    assert first.exit_code == 0, first.output
+    assert "First admin:  admin@example.com" in first.stderr
+    password = printed_password(first.stderr)
+    assert len(password) >= 15
+    admin = await admin_of(client, "admin@example.com", password)
+    second = await invoke("run")
+    assert second.exit_code == 0
+    assert "Password" not in second.output
+    assert "First admin" not in second.output
+    assert (await admin.get("/users", params={"role": "admin"})).json()["total"] == 1
+    assert len(served) == 2
+
+
+@pytest.mark.usefixtures("_same_database", "served")
+async def test_a_given_password_is_used_and_not_shown(client: Client, set_env: SetEnv) -> None:
+    given = "Tortoise-Lantern-7"
+    set_env(first_admin_email="boss@example.com", first_admin_password=given)
+    result = await invoke("run")
+    assert result.exit_code == 0
+    assert "First admin:  boss@example.com" in result.stderr
+    assert given not in result.output
+    assert "Password" not in result.output
+    await admin_of(client, "boss@example.com", given)
+
+
+@pytest.mark.usefixtures("_same_database", "served")
+async def test_production_makes_no_admin_by_itself(client: Client, set_env: SetEnv) -> None:
+    """A54: no default account exists."""
+    set_env(environment="production")
+    result = await invoke("run")
+    assert result.exit_code == 0, result.output
+    assert "FIRST_ADMIN_PASSWORD" in result.stderr
+    assert "Password:" not in result.output
+    assert await client.register(email="admin@example.com"), "nobody has the address"
+
+
+@pytest.mark.usefixtures("_same_database", "served")
+async def test_run_leaves_existing_admins_alone(client: Client) -> None:
+    await client.admin()
+    result = await invoke("run")
+    assert "First admin" not in result.output
+    assert await client.register(email="admin@example.com")
+
+
+async def test_serve_hands_uvicorn_the_settings(
+    set_env: SetEnv, served: list[dict[str, Any]]
+) -> None:
+    """A48, A52: no banner, no access lines of its own, no trust in anybody's headers."""
+    set_env(host="0.0.0.0", port=9001, workers=3)
+    result = await invoke("serve")
+    assert result.exit_code == 0, result.output
+    [call] = served
+    assert (call["app"], call["factory"]) == ("app.main:create_app", True)
+    assert (call["host"], call["port"], call["workers"]) == ("0.0.0.0", 9001, 3)
+    assert (call["server_header"], call["access_log"], call["log_config"]) == (False, False, None)
+    assert (call["proxy_headers"], call["forwarded_allow_ips"]) == (False, [])
+    assert 0 < call["timeout_graceful_shutdown"] < 10
+    assert "http://0.0.0.0:9001/docs" in result.stderr
+
+
+async def test_serve_trusts_the_proxies_of_the_settings_alone(
+    set_env: SetEnv, served: list[dict[str, Any]]
+) -> None:
+    """A48"""
+    set_env(trusted_proxies="10.0.0.1, 10.1.0.0/16", docs_enabled=False)
+    result = await invoke("serve")
+    [call] = served
+    assert call["proxy_headers"] is True
+    assert call["forwarded_allow_ips"] == ["10.0.0.1", "10.1.0.0/16"]
+    assert "/docs" not in result.output
