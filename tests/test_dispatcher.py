@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import httpx2
 import pytest
+from pydantic import SecretStr
 
 from app.config import Settings
 from app.core.security import Passwords
@@ -261,12 +262,17 @@ async def test_a_slow_conversation_ends_before_the_claim_does(
 async def test_a_login_the_server_refuses_is_no_fault_of_the_mail(
     database: Database, sink: Sink, smtp: Settings
 ) -> None:
-    """The sink offers no AUTH: as with a wrong SMTP_PASSWORD, nothing can be sent at all."""
-    wrong = smtp.model_copy(update={"smtp_username": "user"})
+    """With a wrong SMTP_PASSWORD nothing can be sent at all, until somebody sets it right."""
+    wrong = smtp.model_copy(
+        update={"smtp_username": "user", "smtp_password": SecretStr("wrong-canary")}
+    )
     [mail_id] = await queue(database, A)
     await Dispatcher(database, SmtpMailer(wrong), wrong).deliver(mail_id)
     mail = await stored(database, mail_id)
     assert (mail.state, mail.attempts) == (MailState.pending, 0)
+    assert mail.last_error is not None
+    assert mail.last_error.startswith("535")
+    assert "canary" not in mail.last_error
     assert sink.attempts == []
 
 

@@ -97,7 +97,7 @@ def _safe(value: object, limit: int) -> object:
 
 
 class ConsoleLines(logging.Formatter):
-    """Lines for people. What a terminal cannot be sent is shown escaped."""
+    """Lines for people. A lone surrogate, which no stream takes, is shown escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         return super().format(record).encode("utf-8", "backslashreplace").decode()

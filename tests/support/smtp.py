@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from email.message import EmailMessage
 from typing import cast
 
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 PATIENCE_SECONDS = 20
 
@@ -72,7 +72,14 @@ class Sink:
         return [each for each in self.deliveries if recipient in each.recipients]
 
     def _connection(self) -> SMTP:
-        connection = _Connection(self, enable_SMTPUTF8=True, hostname="sink.example")
+        connection = _Connection(
+            self,
+            enable_SMTPUTF8=True,
+            hostname="sink.example",
+            # Logins are offered, and all refused; nobody has to log in.
+            authenticator=lambda *_: AuthResult(success=False, handled=False),
+            auth_require_tls=False,
+        )
         self._connections.append(connection)
         return connection
 
