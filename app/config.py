@@ -178,12 +178,14 @@ def _always_unsafe(settings: Settings) -> list[str]:
     if "*" in settings.trusted_proxies:
         reasons.append("TRUSTED_PROXIES must list addresses: '*' would let anyone forge theirs")
     try:
-        dialect = _async_url(settings.database_url).get_backend_name()
+        driver = _async_url(settings.database_url).drivername
     # A port that is no number is a ValueError, with a part of the URL in its text.
     except (ArgumentError, ValueError):
-        dialect = ""
-    if dialect not in {"sqlite", "mysql", "postgresql"}:
-        reasons.append("DATABASE_URL must be an sqlite, mysql/mariadb or postgresql URL")
+        driver = ""
+    if driver not in ASYNC_DRIVERS.values():
+        reasons.append(
+            "DATABASE_URL must begin with sqlite://, mysql://, mariadb:// or postgresql://"
+        )
     return reasons
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -41,6 +42,10 @@ _TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03"}
 # Refused, gone, too many connections, read-only, shutting down, statement timed out.
 _OUTAGE_ERRNOS = {1040, 1053, 1129, 1158, 1159, 1160, 1161, 1203, 1290, 1317, 1836, 1927, 1969}
 _OUTAGE_ERRNOS |= {3024, *range(2000, 2056)}
+# A unique key is taken, or a foreign key points nowhere.
+_KEY_ERRNOS = {1062, 1451, 1452}
+_KEY_SQLSTATES = {"23503", "23505"}
+_SQLITE_KEYS = re.compile(r"(UNIQUE|FOREIGN KEY) constraint failed")
 _OUTAGE_SQLSTATE_CLASSES = ("08", "53", "57", "25006")
 
 
@@ -143,6 +148,8 @@ def _prepare_sqlite(engine: AsyncEngine) -> None:
     def set_pragmas(connection: Any, _: object) -> None:
         # The driver must not open transactions by itself: `begin` below does.
         connection.isolation_level = None
+        # SQLite's own knows ASCII alone: a search for `é` would not find `É`.
+        connection.create_function("lower", 1, _lower, deterministic=True)
         cursor = connection.cursor()
         for pragma in _SQLITE_PRAGMAS:
             cursor.execute(f"PRAGMA {pragma}")
@@ -153,6 +160,10 @@ def _prepare_sqlite(engine: AsyncEngine) -> None:
         # A deferred transaction that turns writer fails with "database is locked" under load.
         readonly = connection.get_execution_options().get(_READONLY)
         connection.exec_driver_sql("BEGIN" if readonly else "BEGIN IMMEDIATE")
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
 
 
 def is_transient(error: Exception) -> bool:
@@ -172,11 +183,16 @@ def is_transient(error: Exception) -> bool:
 def refusal_of(error: Exception) -> AppError | None:
     """What a database error means to a caller; None for a defect of ours.
 
-    A violated constraint that no crud verb foresaw is a race somebody else won.
+    A key that no crud verb saw taken, or gone, is a race that somebody else won.
     """
     if is_outage(error):
         return Unavailable()
-    return Conflict() if isinstance(error, IntegrityError) else None
+    lost_race = isinstance(error, IntegrityError) and (
+        _errno(error.orig) in _KEY_ERRNOS
+        or _sqlstate(error.orig) in _KEY_SQLSTATES
+        or _SQLITE_KEYS.match(str(error.orig)) is not None
+    )
+    return Conflict() if lost_race else None
 
 
 def is_outage(error: Exception) -> bool:
@@ -191,9 +207,11 @@ def is_outage(error: Exception) -> bool:
         or _errno(original) in _OUTAGE_ERRNOS
         or _sqlstate(original).startswith(_OUTAGE_SQLSTATE_CLASSES)
         or (
-            not _sqlstate(original)
-            and isinstance(error, OperationalError | InterfaceError)
+            isinstance(error, OperationalError | InterfaceError)
+            and not _sqlstate(original)
             and _errno(original) is None
+            # SQLite's word for a statement that is wrong: no such table, a syntax error.
+            and getattr(original, "sqlite_errorname", None) != "SQLITE_ERROR"
         )
     )
 

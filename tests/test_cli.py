@@ -206,14 +206,17 @@ async def test_purge_ends_what_was_in_the_trash_too_long_and_nothing_else(
     await bury(database, Post, fresh["id"], days=29.99)
     await bury(database, User, ana.id, days=31)
     purged = await invoke("purge")
-    assert (purged.exit_code, purged.stdout) == (0, "2 posts, 1 users, 0 roles purged.\n")
+    assert (purged.exit_code, purged.stdout) == (
+        0,
+        "1 mails, 2 posts, 1 users, 0 roles, 0 sessions purged.\n",
+    )
     for gone in (old, hers):
         assert (await admin.post(f"/posts/{gone['id']}/restore")).status_code == 404
     assert (await admin.post(f"/users/{ana.id}/restore")).status_code == 404
     assert (await admin.post(f"/posts/{fresh['id']}/restore")).status_code == 200
     assert (await client.get(f"/posts/{live['id']}")).status_code == 200
     nothing = await invoke("purge")
-    assert nothing.stdout == "0 posts, 0 users, 0 roles purged.\n"
+    assert nothing.stdout == "0 mails, 0 posts, 0 users, 0 roles, 0 sessions purged.\n"
 
 
 @pytest.mark.usefixtures("_same_database")
@@ -255,7 +258,9 @@ async def test_migrate_makes_the_tables_and_the_first_start_needs_nothing_else(
     status, _, complaint = await run_command("migrate", cwd=tmp_path, env=env)
     assert status == 0, complaint
     status, out, complaint = await run_command("purge", cwd=tmp_path, env=env)
-    assert (status, out) == (0, "0 posts, 0 users, 0 roles purged.\n"), complaint
+    assert (status, out) == (0, "0 mails, 0 posts, 0 users, 0 roles, 0 sessions purged.\n"), (
+        complaint
+    )
 
 
 async def test_a_command_without_tables_fails(set_env: SetEnv) -> None:

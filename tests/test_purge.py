@@ -21,6 +21,7 @@ from tests.support.client import Client
 EVERYTHING: dict[str, Any] = {INCLUDE_DELETED: True}
 LONG_AGO = timedelta(days=40)
 LIMIT = timedelta(days=30)
+NOTHING = {"mails": 0, "posts": 0, "users": 0, "roles": 0, "sessions": 0}
 
 
 async def age(client: Client, *, posts: Sequence[int] = (), users: Sequence[int] = ()) -> None:
@@ -48,14 +49,14 @@ async def test_what_has_lain_long_enough_is_gone_for_good(client: Client) -> Non
     for post_id in (old, recent):
         await ana.delete(f"/posts/{post_id}")
     await age(client, posts=[old, live])
-    assert await purge(client) == {"posts": 1, "users": 0, "roles": 0}
+    assert await purge(client) == NOTHING | {"posts": 1}
     assert await left(client, Post) == {live, recent}
     assert (await ana.post(f"/posts/{old}/restore")).status_code == 404
     assert (await ana.post(f"/posts/{recent}/restore")).status_code == 200
     assert (await client.get(f"/posts/{live}")).status_code == 200
     async with client.database.begin(readonly=True) as session:
         assert set(await session.scalars(select(PostTag.post_id))) == {live, recent}
-    assert await purge(client) == {"posts": 0, "users": 0, "roles": 0}
+    assert await purge(client) == NOTHING
 
 
 async def test_the_moment_itself_decides(client: Client) -> None:
@@ -79,14 +80,14 @@ async def test_a_user_goes_with_everything_that_was_theirs(client: Client) -> No
     for person in (ana, luis):
         await admin.delete(f"/users/{person.id}")
     await age(client, users=[ana.id, eva.id])
-    assert await purge(client) == {"posts": 2, "users": 1, "roles": 0}
+    assert await purge(client) == NOTHING | {"mails": 1, "posts": 2, "users": 1}
     assert await left(client, Post) == set(others)
     assert await left(client, User) == {admin.id, luis.id, eva.id}
     async with client.database.begin(readonly=True) as session:
         for column in (LoginSession.user_id, UserRole.user_id):
             assert ana.id not in set(await session.scalars(select(column)))
         mails = select(Mail).where(Mail.recipient == ana.email)
-        assert [mail.user_id for mail in await session.scalars(mails)] == [None]
+        assert not list(await session.scalars(mails))
     assert (await admin.post(f"/users/{ana.id}/restore")).status_code == 404
     assert (await admin.post(f"/users/{luis.id}/restore")).status_code == 200
     assert (await client.get(f"/posts/{others[0]}")).status_code == 200
@@ -113,6 +114,15 @@ async def test_an_empty_trash_is_left_alone(client: Client) -> None:
     await ana.write(tags=["t"])
     before = [await left(client, model) for model in (User, Post, Role, LoginSession)]
     tomorrow = utc_now() + timedelta(days=1)
-    assert await purge(client, tomorrow) == {"posts": 0, "users": 0, "roles": 0}
+    assert await purge(client, tomorrow) == NOTHING
     assert [await left(client, model) for model in (User, Post, Role, LoginSession)] == before
     assert (await admin.get("/users")).json()["total"] == 2
+
+
+async def test_sessions_that_ended_long_ago_are_forgotten(client: Client) -> None:
+    ana = await client.user()
+    async with client.database.begin() as session:
+        old = LoginSession(user_id=ana.id, last_used_at=utc_now(), expires_at=utc_now() - LONG_AGO)
+        session.add(old)
+    assert await purge(client) == NOTHING | {"sessions": 1}
+    assert (await ana.get("/users/me")).status_code == 200

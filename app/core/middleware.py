@@ -119,14 +119,18 @@ class TrustedHosts:
         self.suffixes = tuple(host[1:] for host in hosts if host.startswith("*."))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._trusts(Headers(scope=scope).get("host", "")):
+        if scope["type"] != "http" or self._trusts(Headers(scope=scope).getlist("host")):
             await self.app(scope, receive, send)
         else:
             await problem(UntrustedHost(), scope)(scope, receive, send)
 
-    def _trusts(self, header: str) -> bool:
-        host = re.sub(r":[0-9]*$", "", header).lower()
-        return "*" in self.exact or host in self.exact or host.endswith(self.suffixes or ("\0",))
+    def _trusts(self, headers: list[str]) -> bool:
+        if "*" in self.exact:
+            return True
+        if len(headers) != 1:
+            return False
+        host = re.sub(r":[0-9]*$", "", headers[0]).lower()
+        return host in self.exact or host.endswith(self.suffixes or ("\0",))
 
 
 class BodyLimit:

@@ -133,11 +133,11 @@ async def _post(post_id: Id, session: SessionDep, caller: MaybeCaller) -> Post:
     return await posts.get(session, caller=caller, post_id=post_id)
 
 
+IfMatch = Annotated[str | None, Header(description="The post's `ETag`.")]
+
+
 async def _post_for_update(
-    post_id: Id,
-    session: SessionDep,
-    caller: PostsEditor,
-    if_match: Annotated[str | None, Header(description="The post's `ETag`.")] = None,
+    post_id: Id, session: SessionDep, caller: PostsEditor, if_match: IfMatch = None
 ) -> Post:
     post = await posts.get_for_update(session, caller=caller, post_id=post_id)
     require_may_edit(caller, post)
@@ -145,9 +145,12 @@ async def _post_for_update(
     return post
 
 
-async def _post_for_restore(post_id: Id, session: SessionDep, caller: PostsEditor) -> Post:
+async def _post_for_restore(
+    post_id: Id, session: SessionDep, caller: PostsEditor, if_match: IfMatch = None
+) -> Post:
     post = await posts.get_for_restore(session, caller=caller, post_id=post_id)
     require_may_edit(caller, post)
+    _require_match(if_match, post)
     return post
 
 

@@ -81,7 +81,11 @@ async def delete_post(post: PostForUpdate, session: SessionDep) -> None:
     await posts.soft_delete(session, post=post)
 
 
-@router.post("/{post_id}/restore", response_model=schemas.Post, responses=problems(AuthorDeleted))
+@router.post(
+    "/{post_id}/restore",
+    response_model=schemas.Post,
+    responses=problems(AuthorDeleted, PreconditionFailed),
+)
 async def restore_post(post: PostForRestore, session: SessionDep, response: Response) -> Post:
     """Take a post out of the trash."""
     return _tagged(await posts.restore(session, post=post), response)
