@@ -160,9 +160,17 @@ def _first_admin(settings: Settings) -> None:
     if given is None and not settings.in_development:
         typer.echo("No admin yet: set FIRST_ADMIN_PASSWORD or run scripts/create-admin.", err=True)
         return
+    address = normal_email(settings.first_admin_email)
+    if address is None:
+        raise SystemExit("cimiento: refusing to start: FIRST_ADMIN_EMAIL is not an e-mail address")
     password = given.get_secret_value() if given else f"A1-{secrets.token_urlsafe(12)}"
-    _add_admin(settings.first_admin_email, "Admin", password)
-    typer.echo(f"First admin:  {settings.first_admin_email}", err=True)
+    try:
+        _add_admin(address, "Admin", password)
+    # Whoever registered it first keeps it, and gets no rights by it.
+    except EmailTaken:
+        typer.echo("No admin yet: FIRST_ADMIN_EMAIL is taken; run scripts/create-admin.", err=True)
+        return
+    typer.echo(f"First admin:  {address}", err=True)
     if given is None:
         typer.echo(f"Password:     {password}   (shown only now)", err=True)
 

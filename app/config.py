@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from contextlib import suppress
+from email.errors import HeaderParseError
+from email.headerregistry import Address
+from email.utils import parseaddr
 from enum import StrEnum
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,6 +20,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from app.core.passwords import Policy, weaknesses
+from app.core.security import AccessTokens
 
 ASYNC_DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -23,6 +29,8 @@ ASYNC_DRIVERS = {
     "postgres": "postgresql+psycopg",
     "postgresql": "postgresql+psycopg",
 }
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")
+_BASE_URL = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
 MIN_SECRET_BYTES = 32
 MIN_SECRET_ALPHABET = 8
 
@@ -100,7 +108,7 @@ class Settings(BaseSettings):
     smtp_username: str | None = None
     smtp_password: SecretStr | None = None
     smtp_tls: SmtpTls = SmtpTls.starttls
-    smtp_timeout_seconds: float = Field(20, gt=0, le=50)
+    smtp_timeout_seconds: float = Field(20, gt=0, le=40)
     mail_from: str = "Cimiento <no-reply@example.com>"
     public_url: str = "http://127.0.0.1:8000"
     trash_days: int = Field(30, ge=0)
@@ -160,23 +168,52 @@ def _kept_secret(data_dir: Path) -> str:
     return path.read_text().strip()
 
 
-def _is_json(text: str) -> bool:
+def _signs(secret: str) -> bool:
+    """Whether a token signed with a secret verifies: not if it reads as JSON or as a public key,
+    which the JWT library takes for another kind of key."""
+    tokens = AccessTokens(secret, minutes=1)
     try:
-        json.loads(text)
+        json.loads(secret)
     except ValueError:
+        pass
+    else:
+        return False
+    try:
+        tokens.verify(tokens.issue(user_id=1, session_id=1))
+    except Exception:  # noqa: BLE001 the library raises what it likes
         return False
     return True
+
+
+def _is_network(text: str) -> bool:
+    """Whether this is an address or a network, but not all of them."""
+    try:
+        return ip_network(text, strict=False).prefixlen > 0
+    except ValueError:
+        return False
+
+
+def _is_mailbox(text: str) -> bool:
+    """Whether mails can be sent from here: `name@host` or `Name <name@host>`."""
+    try:
+        return bool(Address(addr_spec=parseaddr(text)[1]).domain)
+    except (ValueError, IndexError, HeaderParseError):
+        return False
 
 
 def _always_unsafe(settings: Settings) -> list[str]:
     """Settings that could never work or never be right, on any machine."""
     reasons = []
-    if _is_json(settings.secret_key.get_secret_value()):
-        reasons.append("SECRET_KEY reads as JSON, so tokens signed with it would never verify")
-    if "*" in settings.cors_origins:
-        reasons.append("CORS_ORIGINS must list origins: '*' would let any site use a login")
-    if "*" in settings.trusted_proxies:
-        reasons.append("TRUSTED_PROXIES must list addresses: '*' would let anyone forge theirs")
+    if not _signs(settings.secret_key.get_secret_value()):
+        reasons.append("SECRET_KEY reads as JSON or as a public key: its tokens would never verify")
+    if not all(map(_ORIGIN.fullmatch, settings.cors_origins)):
+        reasons.append("CORS_ORIGINS must list origins like https://app.example.com, never '*'")
+    if not all(map(_is_network, settings.trusted_proxies)):
+        reasons.append("TRUSTED_PROXIES must list addresses or networks, never all of them")
+    if not _is_mailbox(settings.mail_from):
+        reasons.append("MAIL_FROM must be an address, like Cimiento <no-reply@example.com>")
+    if not _BASE_URL.fullmatch(settings.public_url):
+        reasons.append("PUBLIC_URL must be an http:// or https:// URL")
     try:
         driver = _async_url(settings.database_url).drivername
     # A port that is no number is a ValueError, with a part of the URL in its text.
@@ -194,6 +231,8 @@ def _unsafe_in_production(settings: Settings) -> list[str]:
     secret = settings.secret_key.get_secret_value()
     if len(secret.encode()) < MIN_SECRET_BYTES or len(set(secret)) < MIN_SECRET_ALPHABET:
         reasons.append(f"SECRET_KEY must be at least {MIN_SECRET_BYTES} random bytes")
+    if settings.smtp_password and settings.smtp_tls is SmtpTls.none:
+        reasons.append("SMTP_PASSWORD would be sent in the clear: set SMTP_TLS")
     if "change" in secret.lower():
         reasons.append("SECRET_KEY still holds an example value")
     if settings.workers > 1 and settings.database_url.startswith("sqlite"):

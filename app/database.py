@@ -32,7 +32,8 @@ LOCK_WAIT_SECONDS = 3
 _READONLY = "cimiento_readonly"
 _SQLITE_PRAGMAS = (
     "journal_mode=WAL",
-    "synchronous=NORMAL",
+    # NORMAL would not survive a power cut: what is acknowledged must be on the disk.
+    "synchronous=FULL",
     "foreign_keys=ON",
     f"busy_timeout={LOCK_WAIT_SECONDS * 1000}",
 )

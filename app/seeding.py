@@ -21,6 +21,7 @@ from app.models.users import User, UserRole, email_key
 
 BATCH = 500
 DRAFTS = 0.1
+SAMPLE = 5_000
 _FIRST = ("Ana", "Luis", "María", "José", "Lucía", "Pablo", "Sofía", "Emma", "Noah", "Olivia")
 _LAST = ("García", "López", "Pérez", "Sánchez", "Romero", "Smith", "Brown", "Taylor", "Wilson")
 _SUBJECTS = (
@@ -91,7 +92,8 @@ def _user(number: int, chance: random.Random) -> dict[str, Any]:
 
 async def _add_posts(session: AsyncSession, size: int, chance: random.Random) -> None:
     # Any demo user may have written any post; a sample keeps large seeds in memory's bounds.
-    authors = list(await session.scalars(select(User.id).order_by(User.id.desc()).limit(5000)))
+    demo = select(User.id).where(User.live_email.like("demo%@example.com"))
+    authors = list(await session.scalars(demo.order_by(User.id.desc()).limit(SAMPLE)))
     labels = await tags.get_or_create(session, names=list(_TAGS))
     rows = [_post(chance.choice(authors), chance) for _ in range(size)]
     made = await session.scalars(insert(Post).returning(Post.id), rows)

@@ -228,9 +228,9 @@ async def test_purge_keeps_to_the_setting(
     assert (await eva.delete(f"/posts/{post['id']}")).status_code == 204
     await bury(database, Post, post["id"], days=2)
     set_env(trash_days=3)
-    assert (await invoke("purge")).stdout.startswith("0 posts")
+    assert (await invoke("purge")).stdout.startswith("0 mails, 0 posts")
     set_env(trash_days=1)
-    assert (await invoke("purge")).stdout.startswith("1 posts")
+    assert (await invoke("purge")).stdout.startswith("0 mails, 1 posts")
 
 
 async def test_openapi_prints_the_document_and_nothing_else(set_env: SetEnv) -> None:
@@ -324,6 +324,30 @@ async def test_production_makes_no_admin_by_itself(client: Client, set_env: SetE
     assert "FIRST_ADMIN_PASSWORD" in result.stderr
     assert "Password:" not in result.output
     assert await client.register(email="admin@example.com"), "nobody has the address"
+
+
+@pytest.mark.usefixtures("_same_database", "served")
+async def test_whoever_registered_the_admins_address_first_keeps_it(
+    client: Client, set_env: SetEnv
+) -> None:
+    """The server starts all the same, and they get no rights by it."""
+    early = await client.user(email="boss@example.com")
+    set_env(first_admin_email="boss@example.com", first_admin_password="Tortoise-Lantern-7")
+    result = await invoke("run")
+    assert result.exit_code == 0, result.output
+    assert "scripts/create-admin" in result.stderr
+    assert (await early.get("/users")).status_code == 403
+
+
+@pytest.mark.usefixtures("_same_database")
+async def test_an_admin_who_could_never_log_in_is_not_made(
+    set_env: SetEnv, served: Sequence[object]
+) -> None:
+    set_env(first_admin_email="admin@corp.local")
+    result = await invoke("run")
+    assert result.exit_code == 1
+    assert "FIRST_ADMIN_EMAIL" in str(result.exception)
+    assert not served
 
 
 @pytest.mark.usefixtures("_same_database", "served")

@@ -124,18 +124,43 @@ def test_production_refuses_sqlite_with_more_than_one_worker(
     assert load_settings().workers == 1
 
 
-@pytest.mark.parametrize("origins", ["*", '["*"]', "https://a.example, *"])
+@pytest.mark.parametrize("origins", ["*", '["*"]', "https://a.example, *", "null", "a.example"])
 def test_any_origin_is_refused_everywhere(monkeypatch: pytest.MonkeyPatch, origins: str) -> None:
     """A50: start fails."""
     set_env(monkeypatch, CORS_ORIGINS=origins)
     assert "CORS_ORIGINS" in refusal()
 
 
-@pytest.mark.parametrize("proxies", ["*", '["10.0.0.1", "*"]'])
+@pytest.mark.parametrize("proxies", ["*", '["10.0.0.1", "*"]', "0.0.0.0/0", "10.0.0.1,::/0", "x"])
 def test_any_proxy_is_refused_everywhere(monkeypatch: pytest.MonkeyPatch, proxies: str) -> None:
     """A48"""
     set_env(monkeypatch, TRUSTED_PROXIES=proxies)
     assert "TRUSTED_PROXIES" in refusal()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAIL_FROM", "nobody"),
+        ("MAIL_FROM", "Cimiento <>"),
+        ("PUBLIC_URL", "javascript:alert(1)"),
+        ("PUBLIC_URL", "https://"),
+        ("SECRET_KEY", "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQ"),
+    ],
+)
+def test_what_could_never_work_is_refused_everywhere(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """A54"""
+    monkeypatch.setenv(name, value)
+    assert name in refusal()
+
+
+def test_production_sends_no_password_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    production(monkeypatch, SMTP_PASSWORD="canary", SMTP_TLS="none")
+    assert "SMTP_TLS" in refusal()
+    monkeypatch.setenv("SMTP_TLS", "starttls")
+    assert load_settings().smtp_password
 
 
 @pytest.mark.parametrize(
@@ -145,6 +170,7 @@ def test_any_proxy_is_refused_everywhere(monkeypatch: pytest.MonkeyPatch, proxie
         "oracle+oracledb://app:hunter2@db.example.com",
         "hunter2",
         "://hunter2",
+        "postgresql+asyncpg://app:hunter2@db.example.com/app",
         "mysql://app@db.example.com:hunter2/app",
         "postgresql://app:x/hunter2@db.example.com:hunter2/app",
     ],

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import httpx2
 import pytest
 from pydantic import SecretStr
+from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import Settings
 from app.core.security import Passwords
@@ -255,7 +257,8 @@ async def test_a_slow_conversation_ends_before_the_claim_does(
     [mail_id] = await queue(database, A)
     await Dispatcher(database, SmtpMailer(hurried), hurried).deliver(mail_id)
     mail = await stored(database, mail_id)
-    assert (mail.state, mail.attempts) == (MailState.pending, 0)
+    # It counts: the server may have taken the mail, and must not be sent it for ever.
+    assert (mail.state, mail.attempts) == (MailState.pending, 1)
     assert mail.last_error == "TimeoutError"
 
 
@@ -324,7 +327,7 @@ async def test_the_mail_of_a_dead_process_comes_up_again_after_its_lease(
     with pytest.raises(Killed):
         await Dispatcher(database, DyingMailer(smtp), smtp).deliver(mail_id)
     mail = await stored(database, mail_id)
-    assert (mail.state, mail.attempts) == (MailState.pending, 1)
+    assert (mail.state, mail.attempts) == (MailState.sending, 1)
     assert before + outbox.LEASE <= mail.next_attempt_at <= utc_now() + outbox.LEASE
     await dispatcher.deliver(mail_id)
     assert len(sink.deliveries) == 1, "leased: nobody else may take it"
@@ -391,9 +394,67 @@ async def test_stopping_gives_up_on_a_server_that_hangs(
     async with asyncio.timeout(5):
         await dispatcher.stop()
     mail = await stored(database, mail_id)
-    assert (mail.state, mail.attempts) == (MailState.pending, 1)
+    assert (mail.state, mail.attempts) == (MailState.sending, 1)
     assert mail.next_attempt_at > utc_now()
 
 
 async def test_a_dispatcher_that_never_started_can_be_stopped(dispatcher: Dispatcher) -> None:
     await dispatcher.stop()
+
+
+async def test_a_busy_database_does_not_make_a_mail_go_out_twice(
+    database: Database, dispatcher: Dispatcher, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A4: what was sent is written down, even if the database is locked at the first tries."""
+    failures = [locked(), locked()]
+    mark_sent = outbox.mark_sent
+
+    async def busy_at_first(*args: Any, **named: Any) -> None:
+        if failures:
+            raise failures.pop()
+        await mark_sent(*args, **named)
+
+    monkeypatch.setattr(outbox, "mark_sent", busy_at_first)
+    monkeypatch.setattr(dispatching, "BUSY_SECONDS", 0)
+    [mail_id] = await queue(database, A)
+    await dispatcher.deliver(mail_id)
+    assert not failures
+    assert (await stored(database, mail_id)).state == MailState.sent
+    assert len(sink.deliveries) == 1
+
+
+async def test_a_defect_in_writing_down_is_not_tried_for_ever(
+    database: Database, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any, **__: Any) -> None:
+        raise ProgrammingError("UPDATE", None, Exception("no such column"))
+
+    monkeypatch.setattr(outbox, "mark_sent", broken)
+    [mail_id] = await queue(database, A)
+    with pytest.raises(ProgrammingError):
+        await dispatcher.deliver(mail_id)
+
+
+async def test_a_database_that_falls_silent_frees_the_dispatchers_slots(
+    database: Database, dispatcher: Dispatcher, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A9: else a handful of stuck deliveries would stop all mail until a restart."""
+    silence = asyncio.Event()
+    claim = outbox.claim
+
+    async def silent(session: AsyncSession, *, mail_id: int) -> Any:
+        await silence.wait()
+        return await claim(session, mail_id=mail_id)
+
+    monkeypatch.setattr(outbox, "claim", silent)
+    monkeypatch.setattr(dispatching, "DATABASE_SECONDS", 0.05)
+    [mail_id] = await queue(database, A)
+    with pytest.raises(TimeoutError):
+        await dispatcher.deliver(mail_id)
+    silence.set()
+    await dispatcher.deliver(mail_id)
+    assert len(sink.deliveries) == 1
+
+
+def locked() -> OperationalError:
+    return OperationalError("UPDATE", None, Exception("database is locked"))

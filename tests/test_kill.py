@@ -56,7 +56,7 @@ def end_leases(folder: Path) -> None:
     connection = sqlite3.connect(folder / "test.db")
     with connection:
         connection.execute(
-            "UPDATE outbox SET next_attempt_at = '2020-01-01 00:00:00' WHERE state = 'pending'"
+            "UPDATE outbox SET next_attempt_at = '2020-01-01 00:00:00' WHERE state <> 'sent'"
         )
     connection.close()
 

@@ -141,7 +141,9 @@ async def test_mails_are_filtered_by_state_and_kind(client: Client, database: Da
     [sent_id] = await queue(database, "sent@example.com")
     [dead_id] = await queue(database, "dead@example.com")
     async with database.begin() as session:
-        await outbox.mark_sent(session, mail_id=sent_id)
+        claimed = await outbox.claim(session, mail_id=sent_id)
+        assert claimed is not None
+        await outbox.mark_sent(session, claimed=claimed)
     await give_up(database, dead_id)
     everybody = {admin.email, "waiting@example.com", "sent@example.com", "dead@example.com"}
 
@@ -199,6 +201,52 @@ async def test_a_waiting_mail_is_made_due_by_a_retry(client: Client, database: D
     assert (await admin.post(f"/outbox/{mail_id}/retry")).status_code == 202
     async with database.begin(readonly=True) as session:
         assert mail_id in await outbox.due(session, limit=10)
+
+
+async def test_a_mail_that_is_being_sent_is_left_to_it(client: Client, database: Database) -> None:
+    """A4: a retry must not send it a second time."""
+    admin = await client.admin()
+    [mail_id] = await queue(database, "sending@example.com")
+    async with database.begin() as session:
+        claimed = await outbox.claim(session, mail_id=mail_id)
+    assert claimed is not None
+    retried = await admin.post(f"/outbox/{mail_id}/retry")
+    assert (retried.status_code, retried.json()["state"]) == (202, "sending")
+    assert (await stored(database, mail_id)).next_attempt_at == claimed.next_attempt_at
+    async with database.begin(readonly=True) as session:
+        assert mail_id not in await outbox.due(session, limit=10)
+
+
+async def test_who_lost_a_mail_to_another_process_writes_nothing_down(
+    database: Database,
+) -> None:
+    [mail_id] = await queue(database, "twice@example.com")
+    async with database.begin() as session:
+        first = await outbox.claim(session, mail_id=mail_id)
+    await make_due(database, mail_id)
+    async with database.begin() as session:
+        second = await outbox.claim(session, mail_id=mail_id)
+    assert first is not None
+    assert second is not None
+    async with database.begin() as session:
+        await outbox.mark_sent(session, claimed=second)
+    async with database.begin() as session:
+        await outbox.mark_sent(session, claimed=first)
+        await outbox.mark_failed(session, claimed=first, reason="late", is_outage=True)
+    mail = await stored(database, mail_id)
+    assert (mail.state, mail.attempts, mail.last_error) == (MailState.sent, 2, None)
+
+
+async def test_a_mail_that_ends_every_process_is_given_up(database: Database) -> None:
+    [mail_id] = await queue(database, "crash@example.com")
+    for _ in range(outbox.MAX_ATTEMPTS):
+        async with database.begin() as session:
+            assert await outbox.claim(session, mail_id=mail_id) is not None
+        await make_due(database, mail_id)
+    async with database.begin() as session:
+        assert await outbox.claim(session, mail_id=mail_id) is None
+    mail = await stored(database, mail_id)
+    assert (mail.state, mail.attempts) == (MailState.dead, outbox.MAX_ATTEMPTS)
 
 
 async def test_a_mail_that_does_not_exist_cannot_be_tried_again(client: Client) -> None:

@@ -56,3 +56,10 @@ async def test_docs_can_be_switched_off(client: Client, tmp_path: Path) -> None:
             assert response.json()["code"] == "not_found"
         for path in ("/errors/not_found", "/static/page.css"):
             assert (await bare.http.get(path)).status_code == 200
+
+
+@pytest.mark.parametrize("wanted", ["bytes=999999999-", "bytes=a", "bytes=0-9"])
+async def test_assets_come_whole_whatever_range_is_asked_for(client: Client, wanted: str) -> None:
+    whole = await client.http.get("/static/page.css")
+    ranged = await client.http.get("/static/page.css", headers={"Range": wanted})
+    assert (ranged.status_code, ranged.content) == (200, whole.content)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -115,7 +115,7 @@ class Cursors:
         value = key.isoformat() if isinstance(key, datetime) else key
         return str(self._serializer.dumps([listing, sort, moment, value, row_id]))
 
-    def load(self, listing: str, query: PageQuery) -> tuple[str, Any, int]:
+    def load(self, listing: str, sorts: Container[str], query: PageQuery) -> tuple[str, Any, int]:
         """The sort, the key and the id a query's cursor stands at.
 
         InvalidCursor when it is not ours, or of another listing or another sort.
@@ -124,7 +124,9 @@ class Cursors:
             name, sort, moment, value, row_id = self._serializer.loads(query.cursor or "")
         except BadData:
             raise InvalidCursor from None
-        if name != listing or ("sort" in query.model_fields_set and query.sort != sort):
+        if name != listing or sort.removeprefix("-") not in sorts:
+            raise InvalidCursor
+        if "sort" in query.model_fields_set and query.sort != sort:
             raise InvalidCursor
         return sort, datetime.fromisoformat(value) if moment else value, row_id
 
@@ -138,7 +140,7 @@ async def paginate(
     rows that are skipped over are never read.
     """
     if query.cursor is not None:
-        sort, *after = cursors.load(listing.name, query)
+        sort, *after = cursors.load(listing.name, listing.keys, query)
         limit = query.page_size + 1
         found = await _rows(session, listing, sort, limit=limit, after=(after[0], after[1]))
         total = None

@@ -25,6 +25,8 @@ MAX_ATTEMPTS = 8
 LEASE = timedelta(seconds=60)
 _FIRST_WAIT_SECONDS = 10
 _OUTAGE_WAIT = timedelta(seconds=10)
+# `sending` too: when its lease is over, the process that had it is gone.
+_OPEN = (MailState.pending, MailState.sending)
 
 
 def enqueue(session: AsyncSession, kind: MailKind, user: User) -> None:
@@ -44,7 +46,7 @@ async def due(session: AsyncSession, *, limit: int) -> Sequence[int]:
     """Ids of mails to try now, the longest waiting first."""
     statement = (
         select(Mail.id)
-        .where(Mail.state == MailState.pending, Mail.next_attempt_at <= utc_now())
+        .where(Mail.state.in_(_OPEN), Mail.next_attempt_at <= utc_now())
         .order_by(Mail.next_attempt_at, Mail.id)
         .limit(limit)
     )
@@ -52,36 +54,43 @@ async def due(session: AsyncSession, *, limit: int) -> Sequence[int]:
 
 
 async def claim(session: AsyncSession, *, mail_id: int) -> Mail | None:
-    """Take a due mail for one attempt; None when another process was faster."""
+    """Take a due mail for one attempt; None when another process was faster.
+
+    A mail that has ended every process that tried it is given up here.
+    """
     now = utc_now()
     claimed = await session.execute(
         update(Mail)
-        .where(
-            Mail.id == mail_id,
-            Mail.state == MailState.pending,
-            Mail.next_attempt_at <= now,
-        )
-        .values(attempts=Mail.attempts + 1, next_attempt_at=now + LEASE)
+        .where(Mail.id == mail_id, Mail.state.in_(_OPEN), Mail.next_attempt_at <= now)
+        .values(state=MailState.sending, attempts=Mail.attempts + 1, next_attempt_at=now + LEASE)
     )
-    won = bool(cast("CursorResult[Any]", claimed).rowcount)
-    return await session.get_one(Mail, mail_id) if won else None
-
-
-async def mark_sent(session: AsyncSession, *, mail_id: int) -> None:
-    """Tick off a mail the server has taken."""
+    if not cast("CursorResult[Any]", claimed).rowcount:
+        return None
     mail = await session.get_one(Mail, mail_id)
-    mail.state, mail.sent_at, mail.last_error = MailState.sent, utc_now(), None
+    if mail.attempts <= MAX_ATTEMPTS:
+        return mail
+    mail.state, mail.attempts = MailState.dead, MAX_ATTEMPTS
+    return None
+
+
+async def mark_sent(session: AsyncSession, *, claimed: Mail) -> None:
+    """Tick off a mail the server has taken."""
+    mail = await _still_claimed(session, claimed)
+    if mail is not None:
+        mail.state, mail.sent_at, mail.last_error = MailState.sent, utc_now(), None
 
 
 async def mark_failed(
-    session: AsyncSession, *, mail_id: int, reason: str, is_outage: bool
+    session: AsyncSession, *, claimed: Mail, reason: str, is_outage: bool
 ) -> MailState:
     """Put a mail back for another attempt, or give it up after MAX_ATTEMPTS.
 
     While the server is out of reach the mail is not to blame: such attempts do not count.
     """
-    mail = await session.get_one(Mail, mail_id)
-    mail.last_error = reason[:MAX_ERROR]
+    mail = await _still_claimed(session, claimed)
+    if mail is None:
+        return claimed.state
+    mail.state, mail.last_error = MailState.pending, reason[:MAX_ERROR]
     if is_outage:
         mail.attempts -= 1
         mail.next_attempt_at = utc_now() + _OUTAGE_WAIT
@@ -93,13 +102,27 @@ async def mark_failed(
     return mail.state
 
 
+async def _still_claimed(session: AsyncSession, claimed: Mail) -> Mail | None:
+    """The mail, locked, unless its lease ran out and somebody else has taken it since."""
+    statement = select(Mail).where(
+        Mail.id == claimed.id,
+        Mail.state == MailState.sending,
+        Mail.attempts == claimed.attempts,
+    )
+    return await session.scalar(statement.with_for_update())
+
+
 async def retry(session: AsyncSession, *, mail_id: int) -> Mail:
-    """Make a mail due at once, with all its attempts. Raises NotFound, MailAlreadySent."""
+    """Make a mail due at once, with all its attempts; one that is just being sent is left to it.
+
+    Raises NotFound, MailAlreadySent.
+    """
     mail = await one_or_404(session, select(Mail).where(Mail.id == mail_id).with_for_update())
     if mail.state == MailState.sent:
         raise MailAlreadySent
-    mail.state, mail.attempts, mail.next_attempt_at = MailState.pending, 0, utc_now()
-    await session.flush()
+    if mail.state != MailState.sending:
+        mail.state, mail.attempts, mail.next_attempt_at = MailState.pending, 0, utc_now()
+        await session.flush()
     return mail
 
 

@@ -20,7 +20,7 @@ def list_permissions(*, query: PermissionQuery, cursors: Cursors) -> PageOf[Perm
         skipped = (query.page - 1) * query.page_size
         found = names[skipped : skipped + query.page_size]
     else:
-        sort, last, _ = cursors.load(_LISTING, query)
+        sort, last, _ = cursors.load(_LISTING, ("name",), query)
         names.sort(reverse=sort.startswith("-"))
         found, total = names[names.index(last) + 1 :][: query.page_size + 1], None
     locale = request_context().locale

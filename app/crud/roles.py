@@ -67,8 +67,9 @@ async def create(session: AsyncSession, *, caller: Caller, data: RoleCreate) -> 
 async def update(session: AsyncSession, *, caller: Caller, role: Role, data: RoleUpdate) -> Role:
     """Apply what the body holds. Raises SystemRole, InsufficientScope, RoleNameTaken.
 
-    What the caller takes away counts as what they give: both must be theirs.
+    All that the role grants, before and after, must be the caller's own.
     """
+    require_holds(caller, role.permissions)
     changes: dict[str, Any] = data.model_dump()
     if role.is_system and changes.get("name", role.name) != role.name:
         raise SystemRole
@@ -76,7 +77,7 @@ async def update(session: AsyncSession, *, caller: Caller, role: Role, data: Rol
         wanted = set(changes.pop("permissions"))
         if role.name == ADMIN_ROLE and wanted != set(role.permissions):
             raise SystemRole
-        require_holds(caller, wanted ^ set(role.permissions))
+        require_holds(caller, wanted)
         role.granted = [grant for grant in role.granted if grant.permission in wanted] + _grants(
             wanted - set(role.permissions)
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Select, or_, select
 from sqlalchemy import update as sql_update
@@ -38,6 +39,7 @@ from app.models.posts import Post
 from app.models.roles import Role
 from app.models.users import User, UserRole, email_key
 from app.schemas.users import (
+    ManagedUser,
     Member,
     MemberQuery,
     ProfileUpdate,
@@ -48,6 +50,7 @@ from app.schemas.users import (
     normal_email,
 )
 
+P = TypeVar("P", ManagedUser, Member)
 _PRIVATE = {"email": None, "phone": None, "birth_date": None}
 _EMAIL_CONFLICT = {"uq_users_live_email": EmailTaken}
 _WITH_ROLES = selectinload(User.roles)
@@ -221,7 +224,8 @@ def _active_admins() -> Select[int]:
         select(User.id)
         .join(UserRole, UserRole.user_id == User.id)
         .join(Role, Role.id == UserRole.role_id)
-        .where(Role.name == ADMIN_ROLE, User.is_active)
+        # One who was never given a password cannot log in, and so saves nobody.
+        .where(Role.name == ADMIN_ROLE, User.is_active, User.password_hash.is_not(None))
     )
 
 
@@ -236,13 +240,22 @@ async def list_members(
 ) -> PageOf[Member]:
     """Users who have a role, or NotFound; with what is private about them only for `users:read`."""
     having = select(UserRole.user_id).where(UserRole.role_id == role_id)
-    listing = _listing(select(User.id).where(User.id.in_(having)), with_roles=False)
+    listing = replace(
+        _listing(select(User.id).where(User.id.in_(having)), with_roles=False),
+        # Not by e-mail: the order, and the cursors, would tell what the items hide.
+        name="members",
+        keys={"created_at": User.created_at, "name": User.name},
+    )
     page = await paginate(session, listing, query, cursors)
     # Only an empty page leaves open whether there is such a role: one statement less otherwise.
     if not page.items:
         await one_or_404(session, select(Role.id).where(Role.id == role_id))
-    hidden = {} if caller.may(Permission.users_read) else _PRIVATE
-    return page.of(lambda user: Member.model_validate(user).model_copy(update=hidden))
+    return page.of(lambda user: shown_to(caller, Member.model_validate(user)))
+
+
+def shown_to(caller: Caller, shown: P) -> P:
+    """What a caller sees of somebody: what is private only with `users:read`."""
+    return shown if caller.may(Permission.users_read) else shown.model_copy(update=_PRIVATE)
 
 
 def _filters(query: UserQuery) -> Iterator[ColumnElement[bool]]:

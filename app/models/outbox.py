@@ -23,9 +23,11 @@ class MailKind(StrEnum):
 
 
 class MailState(StrEnum):
-    """`pending` until delivered (`sent`) or given up after too many refusals (`dead`)."""
+    """`pending` between attempts, `sending` during one; in the end `sent`, or `dead` after too
+    many refusals."""
 
     pending = "pending"
+    sending = "sending"
     sent = "sent"
     dead = "dead"
 

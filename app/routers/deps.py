@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, TypeVar
+from urllib.parse import quote
 
 from fastapi import Depends, Header, Path, Request, Response, Security
 from fastapi.security import OAuth2PasswordBearer, SecurityScopes
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import Settings
@@ -32,7 +36,16 @@ from app.tasks.dispatcher import Dispatcher
 T = TypeVar("T")
 API = "/api/v1"
 
-Id = Annotated[int, Path(ge=1, le=MAX_ID)]
+
+def _canonical(value: object) -> object:
+    """One row, one path: ` 1`, `+1`, `01` and `1.0` are not ids."""
+    if not isinstance(value, str) or not _ROW_ID.fullmatch(value):
+        raise PydanticCustomError("int_parsing", "not an id")
+    return value
+
+
+_ROW_ID = re.compile(r"[0-9]|[1-9][0-9]*|-[1-9][0-9]*")
+Id = Annotated[int, BeforeValidator(_canonical), Path(ge=1, le=MAX_ID)]
 
 
 def _of_app(name: str) -> Any:
@@ -234,7 +247,7 @@ class Links:
     def _link(self, **position: object) -> str:
         # Path and query only: the Host header is the client's word, not ours.
         url = self._url.remove_query_params(["page", "cursor"]).include_query_params(**position)
-        return f"{url.path}?{url.query}"
+        return f"{quote(url.path)}?{url.query}"
 
 
 LinksDep = Annotated[Links, Depends()]

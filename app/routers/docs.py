@@ -13,6 +13,7 @@ from fastapi import Path as PathParam
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from starlette.responses import HTMLResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from app.core import i18n
 from app.core.context import request_context
@@ -41,7 +42,12 @@ errors_router = APIRouter(include_in_schema=False)
 
 
 class Assets(StaticFiles):
-    """Static files that browsers may keep for a day."""
+    """Static files that browsers may keep for a day. Always whole: a bad range would be refused
+    in another shape than all other errors."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [entry for entry in scope["headers"] if entry[0] != b"range"]
+        await super().__call__({**scope, "headers": headers}, receive, send)
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)

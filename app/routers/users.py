@@ -100,10 +100,13 @@ async def get_user(user_id: Id, _: UsersReader, session: SessionDep) -> User:
     return await users.get(session, user_id=user_id)
 
 
-@router.patch("/{user_id}", response_model=schemas.User, responses=problems(LastAdmin))
-async def update_user(data: schemas.UserUpdate, user: UserForUpdate, session: SessionDep) -> User:
+@router.patch("/{user_id}", responses=problems(LastAdmin))
+async def update_user(
+    data: schemas.UserUpdate, user: UserForUpdate, caller: UsersWriter, session: SessionDep
+) -> schemas.ManagedUser:
     """Change a user. Disabling one ends their sessions at once."""
-    return await users.update(session, user=user, data=data)
+    changed = await users.update(session, user=user, data=data)
+    return users.shown_to(caller, schemas.ManagedUser.model_validate(changed))
 
 
 @router.delete("/{user_id}", status_code=204, responses=problems(LastAdmin))
@@ -112,10 +115,13 @@ async def delete_user(user: UserForUpdate, session: SessionDep) -> None:
     await users.soft_delete(session, user=user)
 
 
-@router.post("/{user_id}/restore", response_model=schemas.User, responses=problems(EmailTaken))
-async def restore_user(user: UserForRestore, session: SessionDep) -> User:
+@router.post("/{user_id}/restore", responses=problems(EmailTaken))
+async def restore_user(
+    user: UserForRestore, caller: UsersWriter, session: SessionDep
+) -> schemas.ManagedUser:
     """Take a user out of the trash, with the posts that went in with them."""
-    return await users.restore(session, user=user)
+    restored = await users.restore(session, user=user)
+    return users.shown_to(caller, schemas.ManagedUser.model_validate(restored))
 
 
 @router.get(

@@ -156,6 +156,13 @@ class Me(User):
     permissions: list[Permission]
 
 
+class ManagedUser(User):
+    """An account after a change to it. `email`, `phone` and `birth_date` are null for callers
+    without `users:read`."""
+
+    email: str | None  # type: ignore[assignment]  # wider than the account's own
+
+
 class Member(Output):
     """Somebody who has a role. `email`, `phone` and `birth_date` are null for callers
     without `users:read`."""

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
+from typing import TypeVar
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import Settings
 from app.crud import outbox
-from app.database import Database
+from app.database import Database, is_transient
 from app.models.outbox import Mail, MailState
 from app.tasks.mail import Mailer, Refused, Unreachable, compose
 
@@ -19,6 +24,8 @@ AT_ONCE = 10
 # With the server's own GRACE_SECONDS (app/cli.py) this stays under the 10 s of most supervisors.
 STOP_SECONDS = 3.0
 DATABASE_SECONDS = 10.0
+BUSY_SECONDS = 0.1
+T = TypeVar("T")
 
 
 class Dispatcher:
@@ -90,8 +97,7 @@ class Dispatcher:
 
     async def deliver(self, mail_id: int) -> None:
         """Claim a mail, send it, write down how it went. Harmless when called twice."""
-        async with self._database.begin() as session:
-            mail = await outbox.claim(session, mail_id=mail_id)
+        mail = await self._written(partial(outbox.claim, mail_id=mail_id))
         if mail is None:
             return
         try:
@@ -104,14 +110,25 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 see above
             await self._failed(mail, type(error).__name__)
         else:
-            async with self._database.begin() as session:
-                await outbox.mark_sent(session, mail_id=mail_id)
+            await self._written(partial(outbox.mark_sent, claimed=mail))
             log.info("mail sent", extra={"mail_id": mail.id, "kind": mail.kind})
 
     async def _failed(self, mail: Mail, reason: str, *, is_outage: bool = False) -> None:
-        async with self._database.begin() as session:
-            state = await outbox.mark_failed(
-                session, mail_id=mail.id, reason=reason, is_outage=is_outage
-            )
+        state = await self._written(
+            partial(outbox.mark_failed, claimed=mail, reason=reason, is_outage=is_outage)
+        )
         level = logging.ERROR if state is MailState.dead else logging.WARNING
         log.log(level, "mail not sent", extra={"mail_id": mail.id, "state": state})
+
+    async def _written(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        """Do some work in a transaction, again while the database is busy, within
+        DATABASE_SECONDS: a delivery that is not written down would be repeated."""
+        async with asyncio.timeout(DATABASE_SECONDS):
+            while True:
+                try:
+                    async with self._database.begin() as session:
+                        return await work(session)
+                except DBAPIError as error:
+                    if not is_transient(error):
+                        raise
+                await asyncio.sleep(BUSY_SECONDS)

@@ -36,7 +36,7 @@ class Unreachable(Exception):
 
 
 class Refused(Exception):
-    """The mail server, or the mail itself, refuses."""
+    """The mail server did not take this mail, or did not say that it has."""
 
 
 @dataclass(frozen=True)
@@ -138,17 +138,21 @@ class SmtpMailer:
         self._settings = settings
 
     async def send(self, message: EmailMessage) -> None:
-        client = self._client()
+        client, is_connected = self._client(), False
         try:
             # One bound for the whole conversation: one for each command would add up to more
             # than the lease of a claim.
             async with asyncio.timeout(self._settings.smtp_timeout_seconds):
-                await _connect(client)
-                await _hand_over(client, message)
+                await client.connect()
+                is_connected = True
+                await client.send_message(message)
             with suppress(aiosmtplib.SMTPException, OSError):
                 await client.quit(timeout=_FAREWELL_SECONDS)
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
-            raise Unreachable(type(error).__name__) from error
+            # A refused connection or login says nothing about the mail. Whatever goes wrong
+            # later may: the server may even have taken it, and must not be sent it for ever.
+            kind = Refused if is_connected else Unreachable
+            raise kind(_reason(error)) from error
         finally:
             # Not `async with client`: when cancelled, it would still wait for an answer to QUIT.
             client.close()
@@ -167,23 +171,15 @@ class SmtpMailer:
         )
 
 
-async def _connect(client: aiosmtplib.SMTP) -> None:
-    try:
-        await client.connect()
-    # A refused greeting or login says nothing about the mail.
-    except aiosmtplib.SMTPResponseException as error:
-        raise Unreachable(f"{error.code} {error.message}") from error
-
-
-async def _hand_over(client: aiosmtplib.SMTP, message: EmailMessage) -> None:
-    try:
-        await client.send_message(message)
-    except aiosmtplib.SMTPResponseException as error:
-        raise Refused(f"{error.code} {error.message}") from error
-    except aiosmtplib.SMTPRecipientsRefused as error:
-        raise Refused("; ".join(f"{r.code} {r.message}" for r in error.recipients)) from error
-    except aiosmtplib.SMTPNotSupported as error:
-        raise Refused(str(error)) from error
+def _reason(error: Exception) -> str:
+    """The server's words, or the kind of failure when it said nothing."""
+    match error:
+        case aiosmtplib.SMTPResponseException():
+            return f"{error.code} {error.message}"
+        case aiosmtplib.SMTPRecipientsRefused():
+            return "; ".join(_reason(each) for each in error.recipients)
+        case _:
+            return type(error).__name__
 
 
 class FolderMailer:

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 import psycopg
-import pymysql  # type: ignore[import-untyped]  # comes without types
+import pymysql
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import event, select
