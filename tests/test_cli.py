@@ -1,49 +1,33 @@
-"""The commands behind `scripts/`, on every database."""
+"""The commands behind `scripts/` but those that serve, on every database."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-import uvicorn
 from sqlalchemy import update
 from sqlalchemy.exc import DBAPIError
-from typer.testing import CliRunner, Result
 
-from app import cli, seeding
-from app.config import Settings
+from app import seeding
 from app.core.i18n import find
 from app.database import Database
 from app.models.base import INCLUDE_DELETED, utc_now
 from app.models.posts import Post
 from app.models.users import User
-from tests.conftest import SECRET
-from tests.support.client import PASSWORD, Client, Person
-from tests.support.logs import kept_logging
+from tests.support.client import PASSWORD, Client
+from tests.support.commands import SetEnv, admin_of, command_settings, invoke
 from tests.support.process import environment, run_command
 
 ADMIN = {"--email": "boss@example.com", "--name": "Boss", "--password": PASSWORD}
-SetEnv = Callable[..., None]
 
 
 @pytest.fixture
 def set_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SetEnv]:
     """Sets settings for the commands; starts from none at all, in an empty folder."""
-
-    def set_all(**settings: object) -> None:
-        for name, value in settings.items():
-            monkeypatch.setenv(name.upper(), str(value))
-
-    monkeypatch.chdir(tmp_path)
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
-    set_all(data_dir=tmp_path, secret_key=SECRET)
-    with kept_logging():
+    with command_settings(monkeypatch, tmp_path) as set_all:
         yield set_all
 
 
@@ -53,30 +37,10 @@ def _same_database(set_env: SetEnv, database_url: str) -> None:
     set_env(database_url=database_url)
 
 
-@pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What uvicorn was asked to serve, instead of serving it."""
-    calls: list[dict[str, Any]] = []
-    monkeypatch.setattr(uvicorn, "run", lambda app, **options: calls.append({"app": app} | options))
-    return calls
-
-
-async def invoke(*arguments: str, typed: str | None = None) -> Result:
-    """Run a command beside the event loop, as it starts one of its own."""
-    return await asyncio.to_thread(CliRunner().invoke, cli.cli, arguments, input=typed)
-
-
 def options(**changes: str | None) -> list[str]:
     """Options of create-admin; None leaves one out."""
     given = ADMIN | {f"--{name}": value for name, value in changes.items()}
     return [part for pair in given.items() if pair[1] is not None for part in pair if part]
-
-
-async def admin_of(client: Client, email: str, password: str) -> Person:
-    person = await client.person({"email": email}, password)
-    me = (await person.get("/users/me")).json()
-    assert "admin" in {role["name"] for role in me["roles"]}
-    return person
 
 
 # --- create-admin ----------------------------------------------------------------------------
@@ -275,112 +239,3 @@ async def test_no_command_at_all_shows_the_help(set_env: SetEnv) -> None:
     shown = await invoke()
     commands = ("run", "serve", "migrate", "create-admin", "seed", "purge", "openapi")
     assert all(command in shown.output for command in commands)
-
-
-# --- run, serve ------------------------------------------------------------------------------
-
-
-def printed_password(output: str) -> str:
-    [line] = [line for line in output.splitlines() if line.startswith("Password:")]
-    return line.split()[1]
-
-
-@pytest.mark.usefixtures("_same_database")
-async def test_the_first_run_makes_one_admin_and_shows_the_password_once(
-    client: Client, served: Sequence[object]
-) -> None:
-    first = await invoke("run")
-    assert first.exit_code == 0, first.output
-    assert "First admin:  admin@example.com" in first.stderr
-    password = printed_password(first.stderr)
-    assert len(password) >= 15
-    admin = await admin_of(client, "admin@example.com", password)
-    second = await invoke("run")
-    assert second.exit_code == 0
-    assert "Password" not in second.output
-    assert "First admin" not in second.output
-    assert (await admin.get("/users", params={"role": "admin"})).json()["total"] == 1
-    assert len(served) == 2
-
-
-@pytest.mark.usefixtures("_same_database", "served")
-async def test_a_given_password_is_used_and_not_shown(client: Client, set_env: SetEnv) -> None:
-    given = "Tortoise-Lantern-7"
-    set_env(first_admin_email="boss@example.com", first_admin_password=given)
-    result = await invoke("run")
-    assert result.exit_code == 0
-    assert "First admin:  boss@example.com" in result.stderr
-    assert given not in result.output
-    assert "Password" not in result.output
-    await admin_of(client, "boss@example.com", given)
-
-
-@pytest.mark.usefixtures("_same_database", "served")
-async def test_production_makes_no_admin_by_itself(client: Client, set_env: SetEnv) -> None:
-    """A54: no default account exists."""
-    set_env(environment="production")
-    result = await invoke("run")
-    assert result.exit_code == 0, result.output
-    assert "FIRST_ADMIN_PASSWORD" in result.stderr
-    assert "Password:" not in result.output
-    assert await client.register(email="admin@example.com"), "nobody has the address"
-
-
-@pytest.mark.usefixtures("_same_database", "served")
-async def test_whoever_registered_the_admins_address_first_keeps_it(
-    client: Client, set_env: SetEnv
-) -> None:
-    """The server starts all the same, and they get no rights by it."""
-    early = await client.user(email="boss@example.com")
-    set_env(first_admin_email="boss@example.com", first_admin_password="Tortoise-Lantern-7")
-    result = await invoke("run")
-    assert result.exit_code == 0, result.output
-    assert "scripts/create-admin" in result.stderr
-    assert (await early.get("/users")).status_code == 403
-
-
-@pytest.mark.usefixtures("_same_database")
-async def test_an_admin_who_could_never_log_in_is_not_made(
-    set_env: SetEnv, served: Sequence[object]
-) -> None:
-    set_env(first_admin_email="admin@corp.local")
-    result = await invoke("run")
-    assert result.exit_code == 1
-    assert "FIRST_ADMIN_EMAIL" in str(result.exception)
-    assert not served
-
-
-@pytest.mark.usefixtures("_same_database", "served")
-async def test_run_leaves_existing_admins_alone(client: Client) -> None:
-    await client.admin()
-    result = await invoke("run")
-    assert "First admin" not in result.output
-    assert await client.register(email="admin@example.com")
-
-
-async def test_serve_hands_uvicorn_the_settings(
-    set_env: SetEnv, served: list[dict[str, Any]]
-) -> None:
-    """A48, A52: no banner, no access lines of its own, no trust in anybody's headers."""
-    set_env(host="0.0.0.0", port=9001, workers=3)
-    result = await invoke("serve")
-    assert result.exit_code == 0, result.output
-    [call] = served
-    assert (call["app"], call["factory"]) == ("app.main:create_app", True)
-    assert (call["host"], call["port"], call["workers"]) == ("0.0.0.0", 9001, 3)
-    assert (call["server_header"], call["access_log"], call["log_config"]) == (False, False, None)
-    assert (call["proxy_headers"], call["forwarded_allow_ips"]) == (False, [])
-    assert 0 < call["timeout_graceful_shutdown"] < 10
-    assert "http://0.0.0.0:9001/docs" in result.stderr
-
-
-async def test_serve_trusts_the_proxies_of_the_settings_alone(
-    set_env: SetEnv, served: list[dict[str, Any]]
-) -> None:
-    """A48"""
-    set_env(trusted_proxies="10.0.0.1, 10.1.0.0/16", docs_enabled=False)
-    result = await invoke("serve")
-    [call] = served
-    assert call["proxy_headers"] is True
-    assert call["forwarded_allow_ips"] == ["10.0.0.1", "10.1.0.0/16"]
-    assert "/docs" not in result.output

@@ -1,66 +1,21 @@
-"""Settings: what is refused, in one line that shows no value, and what is read how."""
+"""Settings: what is refused, in one line that shows no value."""
 
 from __future__ import annotations
 
-import re
-import stat
-import threading
 import time
 from pathlib import Path
 
 import pytest
-from pydantic_settings import BaseSettings
 
-from app.config import Environment, Settings, load_settings
-from tests.conftest import make_settings
-from tests.support.process import ROOT, environment, run_command
-
-GOOD_SECRET = "kJ8-vQz2_mN5xR7tY4wB6cD9fG3hL1pS"
-# Every setting of the contract that exists so far, with its default.
-CONTRACT = {
-    "ENVIRONMENT": "development",
-    "HOST": "127.0.0.1",
-    "PORT": 8000,
-    "WORKERS": 1,
-    "DATABASE_URL": "sqlite+aiosqlite:///data/cimiento.db",
-    "SECRET_KEY": None,
-    "FIRST_ADMIN_EMAIL": "admin@example.com",
-    "FIRST_ADMIN_PASSWORD": None,
-    "REGISTRATION_ENABLED": True,
-    "PASSWORD_POLICY": "classic",
-    "ACCESS_TOKEN_MINUTES": 15,
-    "CORS_ORIGINS": [],
-    "TRUSTED_HOSTS": None,
-    "TRUSTED_PROXIES": [],
-    "MAX_BODY_BYTES": 262_144,
-    "SMTP_HOST": None,
-    "SMTP_PORT": None,
-    "SMTP_USERNAME": None,
-    "SMTP_PASSWORD": None,
-    "SMTP_TLS": None,
-    "MAIL_FROM": None,
-    "PUBLIC_URL": None,
-    "TRASH_DAYS": 30,
-    "LOG_LEVEL": "INFO",
-    "LOG_FORMAT": "json",
-    "ACCESS_LOG": True,
-    "DOCS_ENABLED": True,
-    "DATA_DIR": Path("data"),
-}
-NAMES = {name.upper() for name in Settings.model_fields}
+from app.config import Environment, load_settings
+from tests.support.process import environment, run_command
+from tests.support.settings import GOOD_SECRET, forget_settings, refusal, set_env
 
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty folder, and no setting in the environment."""
-    monkeypatch.chdir(tmp_path)
-    for name in NAMES:
-        monkeypatch.delenv(name, raising=False)
-
-
-def set_env(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
-    for name, value in values.items():
-        monkeypatch.setenv(name, value)
+    forget_settings(monkeypatch, tmp_path)
 
 
 def production(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
@@ -71,18 +26,6 @@ def production(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
         "DATABASE_URL": "postgresql://app:hunter2@db.example.com/app",
     }
     set_env(monkeypatch, **(good | values))
-
-
-def refusal() -> str:
-    """The one line the settings are refused with."""
-    with pytest.raises(SystemExit) as refused:
-        load_settings()
-    line = refused.value.code
-    assert isinstance(line, str), "a text ends the process with status 1 and goes to stderr"
-    assert line.startswith("cimiento: refusing to start: ")
-    assert "\n" not in line
-    assert len(line) < 500
-    return line
 
 
 # --- Refusals --------------------------------------------------------------------------------
@@ -241,152 +184,3 @@ def test_a_production_server_with_good_settings_starts(monkeypatch: pytest.Monke
     settings = load_settings()
     assert settings.environment is Environment.production
     assert not settings.in_development
-
-
-# --- The development secret ------------------------------------------------------------------
-
-
-def test_development_makes_a_secret_once_and_keeps_it_to_its_owner() -> None:
-    first = load_settings().secret_key.get_secret_value()
-    kept = Path("data/secret.key")
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-    assert len(first) >= 32
-    assert load_settings().secret_key.get_secret_value() == first
-    assert [path.name for path in Path("data").iterdir()] == ["secret.key"]
-    kept.unlink()
-    assert load_settings().secret_key.get_secret_value() != first
-
-
-def test_processes_that_start_together_agree_on_the_secret(tmp_path: Path) -> None:
-    for attempt in range(20):
-        folder, gate, found = tmp_path / str(attempt), threading.Barrier(4), list[str]()
-
-        def start(
-            folder: Path = folder, gate: threading.Barrier = gate, found: list[str] = found
-        ) -> None:
-            gate.wait()
-            settings = Settings(_env_file=None, data_dir=folder)
-            found.append(settings.secret_key.get_secret_value())
-
-        threads = [threading.Thread(target=start) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(found) == 4
-        assert len(set(found)) == 1
-        assert len(found[0]) >= 32
-
-
-def test_a_given_secret_is_used_and_none_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_env(monkeypatch, SECRET_KEY=GOOD_SECRET)
-    assert load_settings().secret_key.get_secret_value() == GOOD_SECRET
-    assert not Path("data").exists()
-
-
-# --- What is read how ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("given", "driver"),
-    [
-        ("postgres", "postgresql+psycopg"),
-        ("postgresql", "postgresql+psycopg"),
-        ("mysql", "mysql+aiomysql"),
-        ("mariadb", "mysql+aiomysql"),
-        ("mysql+aiomysql", "mysql+aiomysql"),
-        ("postgresql+psycopg", "postgresql+psycopg"),
-    ],
-)
-def test_plain_database_urls_get_the_driver_the_app_speaks_through(
-    tmp_path: Path, given: str, driver: str
-) -> None:
-    url = make_settings(f"{given}://ana:p%40ss@db.example.com:99/app?x=1", tmp_path).url
-    assert url.render_as_string(hide_password=False) == (
-        f"{driver}://ana:p%40ss@db.example.com:99/app?x=1"
-    )
-
-
-def test_a_plain_sqlite_url_gets_its_driver_too(tmp_path: Path) -> None:
-    assert str(make_settings("sqlite:///x.db", tmp_path).url) == "sqlite+aiosqlite:///x.db"
-
-
-def test_without_a_database_url_sqlite_lives_in_the_data_folder(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    set_env(monkeypatch, DATA_DIR="elsewhere")
-    settings = load_settings()
-    assert settings.url.database == "elsewhere/cimiento.db"
-    assert settings.mail_dir == Path("elsewhere/mail")
-
-
-@pytest.mark.parametrize(
-    ("text", "values"),
-    [
-        ("https://a.example", ["https://a.example"]),
-        ("https://a.example, https://b.example,", ["https://a.example", "https://b.example"]),
-        ('["https://a.example", "https://b.example"]', ["https://a.example", "https://b.example"]),
-        (" [] ", []),
-        (" , ", []),
-        ("", []),
-    ],
-)
-def test_lists_are_written_with_commas_or_as_json(
-    monkeypatch: pytest.MonkeyPatch, text: str, values: list[str]
-) -> None:
-    set_env(monkeypatch, CORS_ORIGINS=text)
-    assert load_settings().cors_origins == values
-
-
-def test_a_dotenv_file_is_read_and_the_environment_wins(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / ".env").write_text("PORT=9001\nHOST=0.0.0.0\nSOMETHING_ELSE=1\nSMTP_HOST=\n")
-    set_env(monkeypatch, PORT="9002")
-    settings = load_settings()
-    assert (settings.port, settings.host, settings.smtp_host) == (9002, "0.0.0.0", None)
-
-
-def test_links_never_get_two_slashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_env(monkeypatch, PUBLIC_URL="https://app.example.com/")
-    assert load_settings().public_url == "https://app.example.com"
-
-
-def test_printed_settings_show_no_secret(tmp_path: Path) -> None:
-    """A54, A57: config printed redacted."""
-    settings = make_settings(
-        "postgresql://app:canary-1@db.example.com/app",
-        tmp_path,
-        secret_key="canary-2-kJ8vQz2mN5xR7tY4wB6cD9",
-        first_admin_password="canary-3",
-        smtp_password="canary-4",
-    )
-    printed = f"{settings!r} {settings} {settings.url} {settings.url!r}"
-    assert "canary" not in printed
-
-
-# --- Documentation ---------------------------------------------------------------------------
-
-
-def test_the_settings_of_the_contract_exist_with_their_defaults() -> None:
-    assert CONTRACT.keys() <= NAMES
-    defaults = load_settings()
-    for name, default in CONTRACT.items():
-        if default is not None:
-            assert getattr(defaults, name.lower()) == default, name
-
-
-def test_every_setting_is_documented_in_the_example_file_and_no_other() -> None:
-    example = (ROOT / ".env.example").read_text(encoding="utf-8")
-    documented = re.findall(r"^(?:# ?)?([A-Z][A-Z0-9_]+)=", example, flags=re.MULTILINE)
-    assert sorted(documented) == sorted(NAMES)
-    assert issubclass(Settings, BaseSettings)
-
-
-def test_the_example_file_is_safe_to_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Copied as it is, it starts in development; in production no example value passes."""
-    example = (ROOT / ".env.example").read_text(encoding="utf-8")
-    (tmp_path / ".env").write_text(example, encoding="utf-8")
-    assert load_settings().in_development
-    set_env(monkeypatch, ENVIRONMENT="production")
-    assert "SECRET_KEY" in refusal()

@@ -1,38 +1,33 @@
-"""Delivery of the outbox to a real SMTP server: once, in time, and by one process only."""
+"""Delivery of the outbox to a real SMTP server: once, in time, and after any outage of it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from email.message import EmailMessage
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import httpx2
 import pytest
 from pydantic import SecretStr
-from sqlalchemy.exc import OperationalError, ProgrammingError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import Settings
 from app.core.security import Passwords
 from app.crud import outbox
-from app.database import Database, connect
+from app.database import Database
 from app.main import create_app
 from app.models.base import utc_now
 from app.models.outbox import MailState
 from app.tasks import dispatcher as dispatching
 from app.tasks.dispatcher import Dispatcher
 from app.tasks.mail import SmtpMailer
-from tests.conftest import CHEAP, make_settings
+from tests.conftest import CHEAP
 from tests.support.client import Client
+from tests.support.delivery import A, delivering_to, started
 from tests.support.logs import kept_logging
-from tests.support.mails import ADDRESSES, addressed_to, count, make_due, queue, stored
+from tests.support.mails import ADDRESSES, addressed_to, make_due, queue, stored
 from tests.support.smtp import Sink, running_sink
 
-A = "a@example.com"
 NEVER = 3600.0
 
 
@@ -45,31 +40,13 @@ async def sink() -> AsyncIterator[Sink]:
 @pytest.fixture
 def smtp(sink: Sink, database_url: str, tmp_path: Path) -> Settings:
     """Settings with the sink as the mail server."""
-    return make_settings(
-        database_url,
-        tmp_path,
-        smtp_host="127.0.0.1",
-        smtp_port=sink.port,
-        smtp_tls="none",
-        smtp_timeout_seconds=10,
-    )
+    return delivering_to(sink, database_url, tmp_path)
 
 
 @pytest.fixture
 def dispatcher(database: Database, smtp: Settings) -> Dispatcher:
     """A dispatcher that has not been started."""
     return Dispatcher(database, SmtpMailer(smtp), smtp)
-
-
-@asynccontextmanager
-async def started(*dispatchers: Dispatcher) -> AsyncIterator[None]:
-    for each in dispatchers:
-        each.start()
-    try:
-        yield
-    finally:
-        for each in dispatchers:
-            await each.stop()
 
 
 @pytest.fixture
@@ -277,184 +254,3 @@ async def test_a_login_the_server_refuses_is_no_fault_of_the_mail(
     assert mail.last_error.startswith("535")
     assert "canary" not in mail.last_error
     assert sink.attempts == []
-
-
-async def test_two_processes_send_each_mail_once(
-    database: Database, dispatcher: Dispatcher, sink: Sink, smtp: Settings
-) -> None:
-    """A4: claims, with a second pool of connections as another process has."""
-    people = [f"person{number}@example.com" for number in range(40)]
-    await queue(database, *people)
-    other = connect(smtp)
-    try:
-        async with started(dispatcher, Dispatcher(other, SmtpMailer(smtp), smtp)):
-            await sink.arrived(lambda: len(sink.deliveries) >= len(people))
-    finally:
-        await other.dispose()
-    copies = Counter(delivery.recipients[0] for delivery in sink.deliveries)
-    assert copies == Counter(people)
-    assert await count(database, MailState.sent) == len(people)
-
-
-async def test_only_one_of_many_claims_wins(database: Database) -> None:
-    [mail_id] = await queue(database, A)
-
-    async def claim() -> bool:
-        async with database.begin() as session:
-            return await outbox.claim(session, mail_id=mail_id) is not None
-
-    assert sum(await asyncio.gather(*(claim() for _ in range(10)))) == 1
-
-
-class Killed(BaseException):
-    """The end of a process: nothing catches it."""
-
-
-class DyingMailer(SmtpMailer):
-    """Hands the mail over, then the process dies before it can write that down."""
-
-    async def send(self, message: EmailMessage) -> None:
-        await super().send(message)
-        raise Killed
-
-
-async def test_the_mail_of_a_dead_process_comes_up_again_after_its_lease(
-    database: Database, dispatcher: Dispatcher, sink: Sink, smtp: Settings
-) -> None:
-    """A4: with the same Message-ID, so that the reader's side can tell."""
-    [mail_id] = await queue(database, A)
-    before = utc_now()
-    with pytest.raises(Killed):
-        await Dispatcher(database, DyingMailer(smtp), smtp).deliver(mail_id)
-    mail = await stored(database, mail_id)
-    assert (mail.state, mail.attempts) == (MailState.sending, 1)
-    assert before + outbox.LEASE <= mail.next_attempt_at <= utc_now() + outbox.LEASE
-    await dispatcher.deliver(mail_id)
-    assert len(sink.deliveries) == 1, "leased: nobody else may take it"
-    await make_due(database, mail_id)
-    async with started(dispatcher):
-        await sink.arrived(lambda: len(sink.deliveries) == 2)
-    first, second = sink.deliveries
-    assert first.message_id == second.message_id
-    assert (await stored(database, mail_id)).state == MailState.sent
-
-
-async def test_stopping_waits_for_the_mail_in_the_making(
-    database: Database, dispatcher: Dispatcher, sink: Sink
-) -> None:
-    [mail_id] = await queue(database, A)
-    sink.hanging.add(A)
-    async with started(dispatcher):
-        await sink.arrived(lambda: sink.to(A))
-        stopping = asyncio.create_task(dispatcher.stop())
-        sink.released.set()
-        await stopping
-        assert (await stored(database, mail_id)).state == MailState.sent
-    assert "outbox-dispatcher" not in {task.get_name() for task in asyncio.all_tasks()}
-
-
-class WatchedEvent(asyncio.Event):
-    """An event that tells when somebody begins to wait for it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.awaited = asyncio.Event()
-
-    async def wait(self) -> Literal[True]:
-        self.awaited.set()
-        return await super().wait()
-
-
-async def test_stopping_is_not_lost_on_a_dispatcher_that_is_just_waking(
-    dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wake = WatchedEvent()
-    monkeypatch.setattr(dispatcher, "_wake", wake)
-    dispatcher.start()
-    await wake.awaited.wait()
-    dispatcher.wake()
-    stopping = asyncio.create_task(dispatcher.stop())
-    stopped, _ = await asyncio.wait({stopping}, timeout=5)
-    stopping.cancel()
-    assert stopped
-
-
-async def test_stopping_gives_up_on_a_server_that_hangs(
-    database: Database,
-    dispatcher: Dispatcher,
-    sink: Sink,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A60: the mail stays in the outbox and comes up again after its lease."""
-    monkeypatch.setattr(dispatching, "STOP_SECONDS", 0.05)
-    [mail_id] = await queue(database, A)
-    sink.hanging.add(A)
-    dispatcher.start()
-    await sink.arrived(lambda: sink.to(A))
-    async with asyncio.timeout(5):
-        await dispatcher.stop()
-    mail = await stored(database, mail_id)
-    assert (mail.state, mail.attempts) == (MailState.sending, 1)
-    assert mail.next_attempt_at > utc_now()
-
-
-async def test_a_dispatcher_that_never_started_can_be_stopped(dispatcher: Dispatcher) -> None:
-    await dispatcher.stop()
-
-
-async def test_a_busy_database_does_not_make_a_mail_go_out_twice(
-    database: Database, dispatcher: Dispatcher, sink: Sink, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A4: what was sent is written down, even if the database is locked at the first tries."""
-    failures = [locked(), locked()]
-    mark_sent = outbox.mark_sent
-
-    async def busy_at_first(*args: Any, **named: Any) -> None:
-        if failures:
-            raise failures.pop()
-        await mark_sent(*args, **named)
-
-    monkeypatch.setattr(outbox, "mark_sent", busy_at_first)
-    monkeypatch.setattr(dispatching, "BUSY_SECONDS", 0)
-    [mail_id] = await queue(database, A)
-    await dispatcher.deliver(mail_id)
-    assert not failures
-    assert (await stored(database, mail_id)).state == MailState.sent
-    assert len(sink.deliveries) == 1
-
-
-async def test_a_defect_in_writing_down_is_not_tried_for_ever(
-    database: Database, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def broken(*_: Any, **__: Any) -> None:
-        raise ProgrammingError("UPDATE", None, Exception("no such column"))
-
-    monkeypatch.setattr(outbox, "mark_sent", broken)
-    [mail_id] = await queue(database, A)
-    with pytest.raises(ProgrammingError):
-        await dispatcher.deliver(mail_id)
-
-
-async def test_a_database_that_falls_silent_frees_the_dispatchers_slots(
-    database: Database, dispatcher: Dispatcher, sink: Sink, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A9: else a handful of stuck deliveries would stop all mail until a restart."""
-    silence = asyncio.Event()
-    claim = outbox.claim
-
-    async def silent(session: AsyncSession, *, mail_id: int) -> Any:
-        await silence.wait()
-        return await claim(session, mail_id=mail_id)
-
-    monkeypatch.setattr(outbox, "claim", silent)
-    monkeypatch.setattr(dispatching, "DATABASE_SECONDS", 0.05)
-    [mail_id] = await queue(database, A)
-    with pytest.raises(TimeoutError):
-        await dispatcher.deliver(mail_id)
-    silence.set()
-    await dispatcher.deliver(mail_id)
-    assert len(sink.deliveries) == 1
-
-
-def locked() -> OperationalError:
-    return OperationalError("UPDATE", None, Exception("database is locked"))
