@@ -222,7 +222,7 @@ async def test_an_sqlite_connection_logs_ahead_and_checks_foreign_keys(database:
     """A12: PRAGMA foreign_keys=1; and WAL, with a wait for other writers."""
     names = ("foreign_keys", "journal_mode", "busy_timeout", "synchronous")
     found = await answers(database, *(f"PRAGMA {name}" for name in names))
-    assert found == [1, "wal", LOCK_WAIT_SECONDS * 1000, 1]
+    assert found == [1, "wal", LOCK_WAIT_SECONDS * 1000, 2]
 
 
 async def test_a_row_that_points_nowhere_is_refused(database: Database) -> None:

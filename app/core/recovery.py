@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import traceback
 from collections.abc import Callable
 
+from sqlalchemy.exc import DBAPIError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.exceptions import AppError, InternalError, Unavailable
@@ -135,7 +137,13 @@ class Recover:
         if refusal is not None:
             log.warning("database refused", extra={"error": type(error).__name__})
             return refusal
-        log.error("unhandled exception", exc_info=error)
+        if isinstance(error, DBAPIError):
+            # Without the driver's text: PostgreSQL puts the whole row, hashes and all, in it.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            kind = type(error.orig).__name__
+            log.error("unhandled database error", extra={"error": kind, "trace": where[-1_500:]})
+        else:
+            log.error("unhandled exception", exc_info=error)
         return InternalError()
 
 
