@@ -170,6 +170,24 @@ async def test_parallel_logins_may_all_upgrade_the_hash(client: Client) -> None:
     assert (await stored_hash(client, account["id"])).startswith("$argon2id$")
 
 
+async def test_an_account_that_never_rests_opens_nothing(client: Client) -> None:
+    """A password that changes while it is verified, each time anew, is not the right one."""
+    account = await client.register()
+    changes = 0
+
+    class Restless(Passwords):
+        async def verify(self, password: str, stored: str | None) -> tuple[bool, str | None]:
+            nonlocal changes
+            changes += 1
+            await store_hash(client, account["id"], await self.hash(PASSWORD))
+            return await super().verify(password, stored)
+
+    with swapped(client.app, passwords=Restless(CHEAP)):
+        assert (await attempt(client, account["email"])).status_code == 401
+    assert changes == 3
+    assert (await attempt(client, account["email"])).status_code == 200
+
+
 async def test_a_damaged_hash_opens_nothing(client: Client) -> None:
     """A32: garbage and hostile parameters in the table are a failed login, at once."""
     account = await client.register()

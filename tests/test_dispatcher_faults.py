@@ -200,6 +200,43 @@ async def test_a_defect_in_writing_down_is_not_tried_for_ever(
         await dispatcher.deliver(mail_id)
 
 
+async def test_a_delivery_that_fails_is_told_and_the_others_go_on(
+    database: Database,
+    dispatcher: Dispatcher,
+    sink: Sink,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    claim = outbox.claim
+
+    async def broken_for_one(session: AsyncSession, *, mail_id: int) -> Any:
+        if mail_id == broken:
+            raise ProgrammingError("UPDATE", None, Exception("no such column"))
+        return await claim(session, mail_id=mail_id)
+
+    monkeypatch.setattr(outbox, "claim", broken_for_one)
+    broken, _ = await queue(database, A, "b@example.com")
+    async with started(dispatcher):
+        await sink.arrived(lambda: len(sink.deliveries) == 1)
+    assert sink.deliveries[0].recipients == ["b@example.com"]
+    assert "mail left for later" in caplog.messages
+
+
+async def test_no_more_mails_are_on_their_way_than_there_are_slots(
+    database: Database, dispatcher: Dispatcher, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatching, "AT_ONCE", 1)
+    sink.hanging.add(A)
+    await queue(database, A, "b@example.com")
+    async with started(dispatcher):
+        await sink.arrived(lambda: sink.to(A))
+        dispatcher.wake()
+        await asyncio.sleep(0.2)
+        assert not sink.to("b@example.com")
+        sink.released.set()
+        await sink.arrived(lambda: len(sink.deliveries) == 2)
+
+
 async def test_a_database_that_falls_silent_frees_the_dispatchers_slots(
     database: Database, dispatcher: Dispatcher, sink: Sink, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,9 +86,12 @@ def test_a_hostile_message_is_one_valid_line(value: Any, logs: Output) -> None:
 @pytest.mark.parametrize("value", HOSTILE, ids=IDS)
 def test_a_hostile_argument_or_extra_is_one_valid_line(value: Any, logs: Output) -> None:
     """A56"""
-    apart(logs).warning("event %s", value, extra={"value": value, "other": "kept"})
+    apart(logs).warning("event %s", value)
     entry = one_line(logs)
     assert (entry["level"], entry["logger"]) == ("WARNING", "app.test")
+    apart(logs).warning("event", extra={"value": value, "other": "kept"})
+    entry = one_line(logs)
+    assert (entry["level"], entry["message"], entry["other"]) == ("WARNING", "event", "kept")
 
 
 def test_harmless_extras_keep_their_types(logs: Output) -> None:

@@ -56,6 +56,7 @@ async def test_a_role_is_held_to_its_rules(client: Client) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"name": "x"}, "name: string_too_short"),
         ({"name": "x" * 51}, "name: string_too_long"),
+        ({"name": "\N{LATIN SMALL LIGATURE FFI}" * 20}, "name: string_too_long"),
         ({"name": "<script>"}, "name: string_pattern_mismatch"),
         ({"name": None}, "name: string_type"),
         ({"description": "x" * 501}, "description: string_too_long"),

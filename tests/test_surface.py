@@ -200,6 +200,8 @@ async def test_only_our_own_hosts_are_answered_for(guarded: Client) -> None:
             assert response.status_code == 400, host
             assert response.json()["code"] == "untrusted_host"
             assert not host or host == "a" or host not in response.text
+    twice = await guarded.http.get("/health", headers=[("Host", OWN[0]), ("Host", OWN[0])])
+    assert twice.json()["code"] == "untrusted_host", "which of them would it be?"
 
 
 HOSTILE = {"Host": "c4n4ry.evil.com", "X-Forwarded-Host": "c4n4ry.evil.com"}

@@ -20,11 +20,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.context import RequestContext, current, request_context
-from app.core.exceptions import (
-    BadRequest,
-    PayloadTooLarge,
-    UntrustedHost,
-)
+from app.core.exceptions import BadRequest, PayloadTooLarge, UntrustedHost
 from app.core.i18n import negotiate
 from app.core.problems import problem
 
@@ -40,7 +36,6 @@ _HEADERS = {
     "cache-control": "no-store",
 }
 _HSTS = ("strict-transport-security", "max-age=31536000; includeSubDomains")
-_RETRIES = 3
 
 
 class RequestScope:

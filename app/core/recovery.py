@@ -115,7 +115,8 @@ class Recover:
             started = True
             await send(message)
 
-        for attempt in range(_RETRIES + 1):
+        attempt = 0
+        while True:
             try:
                 await self.app(scope, body.receive, watched_send)
                 return
@@ -125,14 +126,13 @@ class Recover:
                 if attempt == _RETRIES or not self.is_transient(error):
                     await problem(self._judge(error), scope)(scope, receive, send)
                     return
-            log.info("transaction retried", extra={"attempt": attempt + 1})
-            body.rewind()
             # Jitter keeps two transactions that met once from meeting again.
             await asyncio.sleep(random.uniform(0.01, 0.05) * 2**attempt)  # noqa: S311 no secret
+            attempt += 1
+            log.info("transaction retried", extra={"attempt": attempt})
+            body.rewind()
 
     def _judge(self, error: Exception) -> AppError:
-        if isinstance(error, AppError):
-            return error
         refusal = self.refusal_of(error)
         if refusal is not None:
             log.warning("database refused", extra={"error": type(error).__name__})

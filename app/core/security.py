@@ -94,9 +94,9 @@ class AccessTokens:
             raise InvalidToken
         if issued > now + _CLOCK_SKEW_SECONDS or expires <= now:
             raise InvalidToken
-        if claims["typ"] != ACCESS or claims["aud"] != AUDIENCE or claims["iss"] != ISSUER:
+        if (claims["typ"], claims["aud"], claims["iss"]) != (ACCESS, AUDIENCE, ISSUER):
             raise InvalidToken
-        if not isinstance(claims["jti"], str):
+        if not claims["jti"]:
             raise InvalidToken
         return AccessClaims(user_id=_row_id(claims["sub"]), session_id=_row_id(claims["sid"]))
 

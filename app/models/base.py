@@ -56,9 +56,9 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name in {"mysql", "mariadb"}:
-            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
-        return dialect.type_descriptor(DateTime(timezone=dialect.name == "postgresql"))
+        is_mysql = dialect.name in {"mysql", "mariadb"}
+        plain = DateTime(timezone=dialect.name == "postgresql")
+        return dialect.type_descriptor(mysql.DATETIME(fsp=6) if is_mysql else plain)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:

@@ -113,6 +113,7 @@ def forgeries(
             "sid unknown": with_claims(sid=str(2**62)),
             "sid zero": with_claims(sid="0"),
             "jti as number": with_claims(jti=7),
+            "jti empty": with_claims(jti=""),
             "signature cut": good[:-4],
             "signature empty": f"{head}.{body}.",
             "padding": good + "=",
