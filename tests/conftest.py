@@ -31,6 +31,7 @@ from app.models.roles import Role
 from tests.support.client import Client
 from tests.support.openapi import Contract
 
+pytest_plugins = ["tests.support.fixtures"]
 ROOT = Path(__file__).parent.parent
 SERVERS = {
     "mariadb": os.environ.get("TEST_MARIADB_URL", "mysql+aiomysql://root@127.0.0.1:3306"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,23 +17,10 @@ from app.models.base import INCLUDE_DELETED, utc_now
 from app.models.posts import Post
 from app.models.users import User
 from tests.support.client import PASSWORD, Client
-from tests.support.commands import SetEnv, admin_of, command_settings, invoke
+from tests.support.commands import SetEnv, admin_of, invoke
 from tests.support.process import environment, run_command
 
 ADMIN = {"--email": "boss@example.com", "--name": "Boss", "--password": PASSWORD}
-
-
-@pytest.fixture
-def set_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SetEnv]:
-    """Sets settings for the commands; starts from none at all, in an empty folder."""
-    with command_settings(monkeypatch, tmp_path) as set_all:
-        yield set_all
-
-
-@pytest.fixture
-def _same_database(set_env: SetEnv, database_url: str) -> None:
-    """The commands and the API look at one database."""
-    set_env(database_url=database_url)
 
 
 def options(**changes: str | None) -> list[str]:
@@ -46,7 +32,7 @@ def options(**changes: str | None) -> list[str]:
 # --- create-admin ----------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("_same_database")
+@pytest.mark.usefixtures("same_database")
 async def test_create_admin_makes_an_admin_who_can_log_in(client: Client) -> None:
     made = await invoke("create-admin", *options(email=" Boss@EXAMPLE.com "))
     assert (made.exit_code, made.stdout) == (0, "Admin Boss@example.com made.\n")
@@ -54,7 +40,7 @@ async def test_create_admin_makes_an_admin_who_can_log_in(client: Client) -> Non
     assert (await admin.get("/users")).status_code == 200
 
 
-@pytest.mark.usefixtures("_same_database")
+@pytest.mark.usefixtures("same_database")
 async def test_create_admin_asks_for_what_it_was_not_given(client: Client) -> None:
     typed = f"boss@example.com\nBoss\n{PASSWORD}\n"
     made = await invoke("create-admin", typed=typed)
@@ -64,7 +50,7 @@ async def test_create_admin_asks_for_what_it_was_not_given(client: Client) -> No
     await admin_of(client, "boss@example.com", PASSWORD)
 
 
-@pytest.mark.usefixtures("_same_database")
+@pytest.mark.usefixtures("same_database")
 @pytest.mark.parametrize(
     ("changes", "complaints"),
     [
@@ -92,7 +78,7 @@ async def test_create_admin_refuses_what_registration_refuses(
     assert (await client.request("POST", "/auth/login", data=form)).status_code == 401
 
 
-@pytest.mark.usefixtures("_same_database")
+@pytest.mark.usefixtures("same_database")
 async def test_create_admin_refuses_an_address_that_is_taken(client: Client) -> None:
     await client.register(email="boss@example.com")
     refused = await invoke("create-admin", *options(email="BOSS@example.com"))
@@ -105,7 +91,7 @@ async def test_create_admin_refuses_an_address_that_is_taken(client: Client) -> 
 # --- seed, purge, openapi, migrate -----------------------------------------------------------
 
 
-@pytest.mark.usefixtures("_same_database")
+@pytest.mark.usefixtures("same_database")
 async def test_seeded_users_and_posts_are_there_for_the_api(client: Client) -> None:
     admin = await client.admin()
     seeded = await invoke("seed", "--users", "7", "--posts", "30")
@@ -155,7 +141,7 @@ async def bury(database: Database, model: type[User | Post], row_id: int, days: 
         )
 
 
-@pytest.mark.usefixtures("_same_database")
+@pytest.mark.usefixtures("same_database")
 async def test_purge_ends_what_was_in_the_trash_too_long_and_nothing_else(
     client: Client, database: Database
 ) -> None:
@@ -183,7 +169,7 @@ async def test_purge_ends_what_was_in_the_trash_too_long_and_nothing_else(
     assert nothing.stdout == "0 mails, 0 posts, 0 users, 0 roles, 0 sessions purged.\n"
 
 
-@pytest.mark.usefixtures("_same_database")
+@pytest.mark.usefixtures("same_database")
 async def test_purge_keeps_to_the_setting(
     client: Client, database: Database, set_env: SetEnv
 ) -> None:
@@ -206,7 +192,7 @@ async def test_openapi_prints_the_document_and_nothing_else(set_env: SetEnv) -> 
     assert "/api/v1/auth/register" in document["paths"]
 
 
-@pytest.mark.usefixtures("_same_database")
+@pytest.mark.usefixtures("same_database")
 async def test_migrate_is_harmless_on_a_database_that_is_up_to_date(client: Client) -> None:
     account = await client.register()
     migrated = await invoke("migrate")

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import uvicorn
 
 from tests.support.client import Client
-from tests.support.commands import SetEnv, admin_of, command_settings, invoke
-
-
-@pytest.fixture
-def set_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SetEnv]:
-    """Sets settings for the commands; starts from none at all, in an empty folder."""
-    with command_settings(monkeypatch, tmp_path) as set_all:
-        yield set_all
-
-
-@pytest.fixture
-def _same_database(set_env: SetEnv, database_url: str) -> None:
-    """The commands and the API look at one database."""
-    set_env(database_url=database_url)
+from tests.support.commands import SetEnv, admin_of, invoke
 
 
 @pytest.fixture
@@ -42,7 +28,7 @@ def printed_password(output: str) -> str:
     return line.split()[1]
 
 
-@pytest.mark.usefixtures("_same_database")
+@pytest.mark.usefixtures("same_database")
 async def test_the_first_run_makes_one_admin_and_shows_the_password_once(
     client: Client, served: Sequence[object]
 ) -> None:
@@ -60,7 +46,7 @@ async def test_the_first_run_makes_one_admin_and_shows_the_password_once(
     assert len(served) == 2
 
 
-@pytest.mark.usefixtures("_same_database", "served")
+@pytest.mark.usefixtures("same_database", "served")
 async def test_a_given_password_is_used_and_not_shown(client: Client, set_env: SetEnv) -> None:
     given = "Tortoise-Lantern-7"
     set_env(first_admin_email="boss@example.com", first_admin_password=given)
@@ -72,7 +58,7 @@ async def test_a_given_password_is_used_and_not_shown(client: Client, set_env: S
     await admin_of(client, "boss@example.com", given)
 
 
-@pytest.mark.usefixtures("_same_database", "served")
+@pytest.mark.usefixtures("same_database", "served")
 async def test_production_makes_no_admin_by_itself(client: Client, set_env: SetEnv) -> None:
     """A54: no default account exists."""
     set_env(environment="production")
@@ -83,7 +69,7 @@ async def test_production_makes_no_admin_by_itself(client: Client, set_env: SetE
     assert await client.register(email="admin@example.com"), "nobody has the address"
 
 
-@pytest.mark.usefixtures("_same_database", "served")
+@pytest.mark.usefixtures("same_database", "served")
 async def test_whoever_registered_the_admins_address_first_keeps_it(
     client: Client, set_env: SetEnv
 ) -> None:
@@ -96,7 +82,7 @@ async def test_whoever_registered_the_admins_address_first_keeps_it(
     assert (await early.get("/users")).status_code == 403
 
 
-@pytest.mark.usefixtures("_same_database")
+@pytest.mark.usefixtures("same_database")
 async def test_an_admin_who_could_never_log_in_is_not_made(
     set_env: SetEnv, served: Sequence[object]
 ) -> None:
@@ -107,7 +93,7 @@ async def test_an_admin_who_could_never_log_in_is_not_made(
     assert not served
 
 
-@pytest.mark.usefixtures("_same_database", "served")
+@pytest.mark.usefixtures("same_database", "served")
 async def test_run_leaves_existing_admins_alone(client: Client) -> None:
     await client.admin()
     result = await invoke("run")

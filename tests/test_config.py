@@ -9,13 +9,9 @@ import pytest
 
 from app.config import Environment, load_settings
 from tests.support.process import environment, run_command
-from tests.support.settings import GOOD_SECRET, forget_settings, refusal, set_env
+from tests.support.settings import GOOD_SECRET, refusal, set_env
 
-
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty folder, and no setting in the environment."""
-    forget_settings(monkeypatch, tmp_path)
+pytestmark = pytest.mark.usefixtures("no_settings")
 
 
 def production(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:

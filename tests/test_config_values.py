@@ -13,8 +13,9 @@ from pydantic_settings import BaseSettings
 from app.config import Settings, load_settings
 from tests.conftest import make_settings
 from tests.support.process import ROOT
-from tests.support.settings import GOOD_SECRET, NAMES, forget_settings, refusal, set_env
+from tests.support.settings import GOOD_SECRET, NAMES, refusal, set_env
 
+pytestmark = pytest.mark.usefixtures("no_settings")
 # Every setting of the contract that exists so far, with its default.
 CONTRACT = {
     "ENVIRONMENT": "development",
@@ -46,12 +47,6 @@ CONTRACT = {
     "DOCS_ENABLED": True,
     "DATA_DIR": Path("data"),
 }
-
-
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty folder, and no setting in the environment."""
-    forget_settings(monkeypatch, tmp_path)
 
 
 # --- The development secret ------------------------------------------------------------------

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import httpx2
@@ -23,30 +22,12 @@ from app.tasks.dispatcher import Dispatcher
 from app.tasks.mail import SmtpMailer
 from tests.conftest import CHEAP
 from tests.support.client import Client
-from tests.support.delivery import A, delivering_to, started
+from tests.support.delivery import A, started
 from tests.support.logs import kept_logging
 from tests.support.mails import ADDRESSES, addressed_to, make_due, queue, stored
-from tests.support.smtp import Sink, running_sink
+from tests.support.smtp import Sink
 
 NEVER = 3600.0
-
-
-@pytest.fixture
-async def sink() -> AsyncIterator[Sink]:
-    async with running_sink() as found:
-        yield found
-
-
-@pytest.fixture
-def smtp(sink: Sink, database_url: str, tmp_path: Path) -> Settings:
-    """Settings with the sink as the mail server."""
-    return delivering_to(sink, database_url, tmp_path)
-
-
-@pytest.fixture
-def dispatcher(database: Database, smtp: Settings) -> Dispatcher:
-    """A dispatcher that has not been started."""
-    return Dispatcher(database, SmtpMailer(smtp), smtp)
 
 
 @pytest.fixture

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from email.message import EmailMessage
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -21,27 +19,9 @@ from app.models.outbox import MailState
 from app.tasks import dispatcher as dispatching
 from app.tasks.dispatcher import Dispatcher
 from app.tasks.mail import SmtpMailer
-from tests.support.delivery import A, delivering_to, started
+from tests.support.delivery import A, started
 from tests.support.mails import count, make_due, queue, stored
-from tests.support.smtp import Sink, running_sink
-
-
-@pytest.fixture
-async def sink() -> AsyncIterator[Sink]:
-    async with running_sink() as found:
-        yield found
-
-
-@pytest.fixture
-def smtp(sink: Sink, database_url: str, tmp_path: Path) -> Settings:
-    """Settings with the sink as the mail server."""
-    return delivering_to(sink, database_url, tmp_path)
-
-
-@pytest.fixture
-def dispatcher(database: Database, smtp: Settings) -> Dispatcher:
-    """A dispatcher that has not been started."""
-    return Dispatcher(database, SmtpMailer(smtp), smtp)
+from tests.support.smtp import Sink
 
 
 async def test_two_processes_send_each_mail_once(

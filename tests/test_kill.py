@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx2
@@ -15,15 +14,9 @@ import pytest
 
 from tests.support.client import API, PASSWORD
 from tests.support.process import Server, environment, run_command, serving
-from tests.support.smtp import Sink, running_sink
+from tests.support.smtp import Sink
 
 CRASHES = 10
-
-
-@pytest.fixture
-async def sink() -> AsyncIterator[Sink]:
-    async with running_sink() as found:
-        yield found
 
 
 @pytest.fixture

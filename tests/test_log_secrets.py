@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from email.message import EmailMessage
 from typing import Any
 
@@ -13,17 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.crud import users
 from app.tasks.mail import Refused
 from tests.support.client import Client
-from tests.support.logs import Output, captured_logging, decoded
+from tests.support.logs import Output, decoded
 from tests.support.mails import queue
 
 CANARY = "Kiwi-Lantern-42"
-
-
-@pytest.fixture
-def logs() -> Iterator[Output]:
-    """The process's logging as in production, but at its most talkative."""
-    with captured_logging() as output:
-        yield output
 
 
 # --- The access line -------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,13 +19,6 @@ class Unprintable:
 
     def __repr__(self) -> str:
         raise RuntimeError("no text")
-
-
-@pytest.fixture
-def logs() -> Iterator[Output]:
-    """The process's logging as in production, but at its most talkative."""
-    with captured_logging() as output:
-        yield output
 
 
 def one_line(logs: Output) -> dict[str, Any]:

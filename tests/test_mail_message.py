@@ -7,7 +7,6 @@ import email.policy
 from email.message import EmailMessage
 
 import pytest
-from fastapi import FastAPI
 
 from app.config import Settings
 from app.database import Database
@@ -18,12 +17,6 @@ from tests.support.client import Client
 from tests.support.mails import ADDRESSES, addressed_to, mail_to, queue, stored
 
 HOSTILE = "Eve\r\nBcc: victim@example.com\r\n\r\n<script>alert(1)</script>"
-
-
-@pytest.fixture
-def settings(app: FastAPI) -> Settings:
-    found: Settings = app.state.settings
-    return found
 
 
 async def in_mailbox(database: Database, settings: Settings, mail: Mail) -> EmailMessage:

@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx2
 import pytest
-from fastapi import FastAPI
 
 from app.config import Settings
 from app.core.permissions import Permission
@@ -20,12 +19,6 @@ from app.tasks.mail import FolderMailer
 from tests.conftest import make_settings
 from tests.support.client import PASSWORD, Client, Person
 from tests.support.mails import count, mail_to, make_due, queue, stored
-
-
-@pytest.fixture
-def settings(app: FastAPI) -> Settings:
-    found: Settings = app.state.settings
-    return found
 
 
 async def listed(admin: Person, **query: Any) -> list[dict[str, Any]]:

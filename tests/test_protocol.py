@@ -28,7 +28,6 @@ from tests.support.apps import client_of
 from tests.support.client import Client
 from tests.support.logs import kept_logging
 from tests.support.mails import queue
-from tests.support.settings import forget_settings
 
 
 def parts(*texts: str, pause: float = 0) -> Callable[[], AsyncIterator[str]]:
@@ -102,11 +101,9 @@ async def test_a_started_server_delivers_mails_until_it_is_stopped(
     assert "outbox-dispatcher" not in {task.get_name() for task in asyncio.all_tasks()}
 
 
-def test_the_module_is_an_application_under_one_name(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("no_settings")
+def test_the_module_is_an_application_under_one_name() -> None:
     """For `uvicorn app.main:app`."""
-    forget_settings(monkeypatch, tmp_path)
     assert isinstance(main.app, FastAPI)
     assert not hasattr(main, "nothing")
 

@@ -1,0 +1,71 @@
+"""Fixtures of more than one test file; `conftest.py` holds those that nearly all ask for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+
+from app.config import Settings
+from app.database import Database
+from app.tasks.dispatcher import Dispatcher
+from app.tasks.mail import SmtpMailer
+from tests.support.commands import SetEnv, command_settings
+from tests.support.delivery import delivering_to
+from tests.support.logs import Output, captured_logging
+from tests.support.settings import forget_settings
+from tests.support.smtp import Sink, running_sink
+
+
+@pytest.fixture
+def settings(app: FastAPI) -> Settings:
+    """The settings of the app."""
+    found: Settings = app.state.settings
+    return found
+
+
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty folder, and no setting in the environment."""
+    forget_settings(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def set_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SetEnv]:
+    """Sets settings for the commands; starts from none at all, in an empty folder."""
+    with command_settings(monkeypatch, tmp_path) as set_all:
+        yield set_all
+
+
+@pytest.fixture
+def same_database(set_env: SetEnv, database_url: str) -> None:
+    """The commands and the API look at one database."""
+    set_env(database_url=database_url)
+
+
+@pytest.fixture
+def logs() -> Iterator[Output]:
+    """The process's logging as in production, but at its most talkative."""
+    with captured_logging() as output:
+        yield output
+
+
+@pytest.fixture
+async def sink() -> AsyncIterator[Sink]:
+    """A mail server."""
+    async with running_sink() as found:
+        yield found
+
+
+@pytest.fixture
+def smtp(sink: Sink, database_url: str, tmp_path: Path) -> Settings:
+    """Settings with the sink as the mail server."""
+    return delivering_to(sink, database_url, tmp_path)
+
+
+@pytest.fixture
+def dispatcher(database: Database, smtp: Settings) -> Dispatcher:
+    """A dispatcher that has not been started."""
+    return Dispatcher(database, SmtpMailer(smtp), smtp)
