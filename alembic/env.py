@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from alembic import context
 from app.config import load_settings
-from app.database import create_engine
+from app.database import connect
 from app.models import Base
 
 
@@ -26,13 +26,13 @@ def run(connection: Connection) -> None:
 
 
 async def connect_and_run() -> None:
-    engine = create_engine(load_settings())
+    database = connect(load_settings())
     try:
-        async with engine.connect() as connection:
+        async with database.engine.connect() as connection:
             await connection.run_sync(run)
             await connection.commit()
     finally:
-        await engine.dispose()
+        await database.dispose()
 
 
 handed_over = context.config.attributes.get("connection")

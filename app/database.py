@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from enum import Enum
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import UpdateBase, event
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import (
@@ -21,6 +23,7 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
+from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.orm.exc import StaleDataError
 
 from app.config import Settings
@@ -31,6 +34,7 @@ POOL_RECYCLE_SECONDS = 1800
 STATEMENT_SECONDS = 10
 LOCK_WAIT_SECONDS = 3
 _READONLY = "cimiento_readonly"
+_WRITTEN = "cimiento_written"
 _SQLITE_PRAGMAS = (
     "journal_mode=WAL",
     # NORMAL would not survive a power cut: what is acknowledged must be on the disk.
@@ -51,14 +55,26 @@ _SQLITE_KEYS = re.compile(r"(UNIQUE|FOREIGN KEY) constraint failed")
 _OUTAGE_SQLSTATE_CLASSES = ("08", "53", "57", "25006")
 
 
+class Act(Enum):
+    """What is done to rows: made, or changed and deleted."""
+
+    insert = 1
+    change = 2
+
+
+Written = tuple[str, Act]
+
+
 class Database:
     """Sessions on one engine, for reading and for writing.
 
     `expire_on_commit` is off: what a route returns is serialised from what was flushed.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, reading: AsyncEngine) -> None:
         self.engine = engine
+        self.reading = reading
+        self.changes = Changes()
         reader = engine.execution_options(**{_READONLY: True})
         self._writing = async_sessionmaker(engine, expire_on_commit=False)
         self._reading = async_sessionmaker(reader, expire_on_commit=False)
@@ -77,13 +93,54 @@ class Database:
         A cancelled task commits nothing, even where a library swallowed the cancellation.
         """
         sessions = self._reading if readonly else self._writing
-        async with sessions.begin() as session:
-            yield session
-            _refuse_if_cancelled()
+        written: set[Written] = set()
+        try:
+            async with sessions.begin() as session:
+                session.info[_WRITTEN] = written
+                yield session
+                _refuse_if_cancelled()
+        finally:
+            # Also of a commit that failed: it may have arrived all the same.
+            self.changes.note(written)
 
     async def dispose(self) -> None:
-        """Close every pooled connection; the engine is of no use afterwards."""
+        """Close every pooled connection; the engines are of no use afterwards."""
         await self.engine.dispose()
+        await self.reading.dispose()
+
+
+class Changes:
+    """Counts what the transactions of this process have written, table by table."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[Written] = Counter()
+
+    def note(self, written: Iterable[Written]) -> None:
+        """Count a transaction that has ended."""
+        self._counts.update(written)
+
+    def version(self, *written: Written) -> int:
+        """A number that grows with every transaction that wrote any of these."""
+        return sum([self._counts[each] for each in written])
+
+
+@event.listens_for(Session, "after_flush")
+def _note_rows(session: Session, _: object) -> None:
+    written = session.info.get(_WRITTEN)
+    if written is not None:
+        for row in session.new:
+            written.add((row.__tablename__, Act.insert))
+        for row in [*session.dirty, *session.deleted]:
+            written.add((row.__tablename__, Act.change))
+
+
+@event.listens_for(Session, "do_orm_execute")
+def _note_bulk(state: ORMExecuteState) -> None:
+    written = state.session.info.get(_WRITTEN)
+    statement = state.statement
+    if written is not None and isinstance(statement, UpdateBase):
+        act = Act.insert if state.is_insert else Act.change
+        written.add((statement.table.name, act))  # type: ignore[union-attr]  # a Table
 
 
 def _refuse_if_cancelled() -> None:
@@ -96,55 +153,51 @@ def _refuse_if_cancelled() -> None:
 
 def connect(settings: Settings) -> Database:
     """The database of the settings. Nothing is connected to before the first use."""
-    return Database(create_engine(settings))
-
-
-def create_engine(settings: Settings) -> AsyncEngine:
-    """An engine for the settings' URL, with the session settings each dialect needs."""
     url = settings.url
-    options: dict[str, Any] = {
-        # Statements are logged and raised without their parameters: those hold hashes.
-        "hide_parameters": True,
-        "pool_size": settings.database_pool_size,
-        "max_overflow": 0,
-        "pool_timeout": POOL_TIMEOUT_SECONDS,
-    }
+    if url.get_backend_name() == "sqlite":
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        engine = _engine(settings)
+        _listen_on_sqlite(engine)
+        return Database(engine, engine.execution_options(**{_READONLY: True}))
+    return Database(
+        _engine(settings, isolation_level="READ COMMITTED", pool_pre_ping=True),
+        # What only reads needs no transaction, and so no ROLLBACK after it: a round trip less.
+        # Nor a ping before it: `reading.py` replaces a connection that is gone.
+        _engine(settings, isolation_level="AUTOCOMMIT", pool_reset_on_return=None),
+    )
+
+
+def _engine(settings: Settings, **options: Any) -> AsyncEngine:
+    url = settings.url
     match url.get_backend_name():
-        case "sqlite":
-            settings.data_dir.mkdir(parents=True, exist_ok=True)
-            engine = create_async_engine(url, **options)
-            _prepare_sqlite(engine)
         case "mysql":
-            engine = create_async_engine(
-                url.update_query_dict({"charset": "utf8mb4"}),
-                isolation_level="READ COMMITTED",
-                pool_pre_ping=True,
-                pool_recycle=POOL_RECYCLE_SECONDS,
-                connect_args={
-                    "connect_timeout": POOL_TIMEOUT_SECONDS,
-                    "init_command": _MARIADB_SESSION,
-                },
-                **options,
-            )
-        case _:
-            engine = create_async_engine(
-                url,
-                isolation_level="READ COMMITTED",
-                pool_pre_ping=True,
-                pool_recycle=POOL_RECYCLE_SECONDS,
-                connect_args={
-                    "connect_timeout": POOL_TIMEOUT_SECONDS,
-                    "options": _POSTGRESQL_SESSION,
-                },
-                **options,
-            )
-    return engine
+            url = url.update_query_dict({"charset": "utf8mb4"})
+            options["connect_args"] = {
+                "connect_timeout": POOL_TIMEOUT_SECONDS,
+                "init_command": _MARIADB_SESSION,
+            }
+        case "postgresql":
+            options["connect_args"] = {
+                "connect_timeout": POOL_TIMEOUT_SECONDS,
+                "options": _POSTGRESQL_SESSION,
+            }
+    return create_async_engine(
+        url,
+        # Statements are logged and raised without their parameters: those hold hashes.
+        hide_parameters=True,
+        pool_size=settings.database_pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_TIMEOUT_SECONDS,
+        pool_recycle=POOL_RECYCLE_SECONDS,
+        **options,
+    )
 
 
 _MARIADB_SESSION = (
     "SET SESSION sql_mode='STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,"
     "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', time_zone='+00:00', "
-    f"innodb_lock_wait_timeout={LOCK_WAIT_SECONDS}"
+    # MySQL 8 cuts what is gathered into one text at 1 KiB.
+    f"innodb_lock_wait_timeout={LOCK_WAIT_SECONDS}, group_concat_max_len=1048576"
     # Each server reads its own comment: MariaDB counts seconds, MySQL 8 milliseconds.
     f"/*M!100100 , max_statement_time={STATEMENT_SECONDS} */"
     f"/*!80000 , max_execution_time={STATEMENT_SECONDS * 1000} */"
@@ -155,17 +208,22 @@ _POSTGRESQL_SESSION = (
 )
 
 
-def _prepare_sqlite(engine: AsyncEngine) -> None:
+def prepare_sqlite(connection: Any) -> None:
+    """Set up a connection of the driver's, or of the standard library."""
+    # The driver must not open transactions by itself: `_listen_on_sqlite` does.
+    connection.isolation_level = None
+    # SQLite's own knows ASCII alone: a search for `é` would not find `É`.
+    connection.create_function("lower", 1, _lower, deterministic=True)
+    cursor = connection.cursor()
+    for pragma in _SQLITE_PRAGMAS:
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _listen_on_sqlite(engine: AsyncEngine) -> None:
     @event.listens_for(engine.sync_engine, "connect")
-    def set_pragmas(connection: Any, _: object) -> None:
-        # The driver must not open transactions by itself: `begin` below does.
-        connection.isolation_level = None
-        # SQLite's own knows ASCII alone: a search for `é` would not find `É`.
-        connection.create_function("lower", 1, _lower, deterministic=True)
-        cursor = connection.cursor()
-        for pragma in _SQLITE_PRAGMAS:
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+    def connected(connection: Any, _: object) -> None:
+        prepare_sqlite(connection)
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,8 +17,11 @@ from app.core import logging, problems
 from app.core.middleware import BodyLimit, RequestScope, TrustedHosts
 from app.core.recovery import Deadline, Recover
 from app.core.security import AccessTokens, Passwords
-from app.crud.base import Cursors
+from app.crud.pages import Cursors, Pages
+from app.crud.sessions import Identities
+from app.reading import open_reader
 from app.routers import auth, docs, operations, outbox, posts, roles, tags, users
+from app.routers.shortcut import Shortcut
 from app.tasks.dispatcher import Dispatcher
 from app.tasks.mail import mailer_for
 
@@ -46,7 +50,9 @@ def create_app(settings: Settings | None = None, *, passwords: Passwords | None 
     state.database = database.connect(settings)
     state.passwords = passwords or Passwords()
     state.tokens = AccessTokens(secret, minutes=settings.access_token_minutes)
-    state.cursors = Cursors(secret)
+    state.reader = open_reader(state.database)
+    state.pages = Pages(state.reader, Cursors(secret))
+    state.identities = Identities(state.reader, state.tokens)
     state.dispatcher = Dispatcher(state.database, mailer_for(settings), settings)
     problems.register(app)
     openapi.install(app)
@@ -60,9 +66,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     logging.configure(level=settings.log_level, as_json=settings.log_format is LogFormat.json)
     app.state.dispatcher.start()
+    # What has been made by now stays: the collector need not walk it over and over.
+    gc.collect()
+    gc.freeze()
     yield
     # The dispatcher still writes down what it sent; the connections close after it.
     await app.state.dispatcher.stop()
+    await app.state.reader.dispose()
     await app.state.database.dispose()
 
 
@@ -72,8 +82,10 @@ def _operation_id(route: APIRoute) -> str:
 
 
 def _add_routes(app: FastAPI, settings: Settings) -> None:
-    for module in (auth, users, roles, posts, tags, outbox, operations):
-        app.include_router(module.router)
+    routers = [each.router for each in (auth, users, roles, posts, tags, outbox, operations)]
+    app.router.routes.insert(0, Shortcut(route for router in routers for route in router.routes))
+    for router in routers:
+        app.include_router(router)
     app.include_router(docs.errors_router)
     if settings.docs_enabled:
         app.include_router(docs.docs_router)
@@ -95,7 +107,8 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             expose_headers=_EXPOSED,
             max_age=600,
         )
-    app.add_middleware(TrustedHosts, hosts=settings.trusted_hosts)
+    if "*" not in settings.trusted_hosts:
+        app.add_middleware(TrustedHosts, hosts=settings.trusted_hosts)
     app.add_middleware(RequestScope, access_log=settings.access_log)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import iter_route_contexts
 
 from app.core import i18n
 from app.core.exceptions import (
@@ -29,6 +30,7 @@ from app.core.exceptions import (
     UntrustedHost,
 )
 from app.core.permissions import Permission
+from app.routers.lists import Parsed
 from app.routers.responses import problems
 from app.schemas.problems import Problem, ValidationProblem
 
@@ -93,10 +95,37 @@ def _build(app: FastAPI) -> dict[str, Any]:
     flows["password"]["scopes"] = {
         name: i18n.text("en", "permissions", name) for name in Permission
     }
+    _add_query_parameters(app, document)
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             _complete(operation, path, method)
     return document
+
+
+def _add_query_parameters(app: FastAPI, document: dict[str, Any]) -> None:
+    """Document what `routers/lists.py` parses, which FastAPI does not see."""
+    for route in iter_route_contexts(app.routes):
+        dependant = getattr(route, "dependant", None)
+        for dependency in dependant.dependencies if dependant else ():
+            if isinstance(dependency.call, Parsed):
+                schema = dependency.call.model.model_json_schema(
+                    ref_template="#/components/schemas/{model}"
+                )
+                document["components"]["schemas"] |= schema.pop("$defs", {})
+                for method in route.methods or ():
+                    operation = document["paths"][route.path][method.lower()]
+                    operation.setdefault("parameters", []).extend(_parameters(schema))
+
+
+def _parameters(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for name, documented in schema["properties"].items():
+        description = documented.pop("description", None)
+        yield {
+            "name": name,
+            "in": "query",
+            "required": name in schema.get("required", ()),
+            "schema": documented,
+        } | ({"description": description} if description else {})
 
 
 def _complete(operation: dict[str, Any], path: str, method: str) -> None:

@@ -12,11 +12,9 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.permissions import ADMIN_ROLE, Caller
-from app.core.security import AccessClaims
-from app.crud import sessions
+from app.crud.sessions import Identities
 from app.database import Database
 from app.models.roles import Role
 from app.models.users import User, UserRole
@@ -61,18 +59,18 @@ def both_identified_first() -> Iterator[None]:
     Otherwise the second may rightly be told 401 (disabled, deleted) or 403 (demoted) for what
     the first has already done to him. So held, only the rule itself can stop him.
     """
-    barrier, identify, seen = asyncio.Barrier(2), sessions.identify, set[int]()
+    barrier, identify, seen = asyncio.Barrier(2), Identities.caller, set[int]()
 
-    async def identify_together(session: AsyncSession, claims: AccessClaims) -> Caller | None:
-        caller = await identify(session, claims)
+    async def identify_together(self: Identities, token: str) -> Caller:
+        caller = await identify(self, token)
         # A request that is run again after a deadlock has nobody left to wait for.
-        if claims.session_id not in seen:
-            seen.add(claims.session_id)
+        if caller.session_id not in seen:
+            seen.add(caller.session_id)
             await barrier.wait()
         return caller
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sessions, "identify", identify_together)
+        patch.setattr(Identities, "caller", identify_together)
         yield
     assert len(seen) == 2, "both were held"
 

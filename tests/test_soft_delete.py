@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Select, delete, exists, func, select, union_all, update
 from sqlalchemy.orm import aliased, joinedload, selectinload, subqueryload
 
-from app.crud import posts, roles, sessions, users
+from app.crud import posts, roles, users
 from app.models.base import INCLUDE_DELETED
 from app.models.posts import Post
 from app.models.roles import Role
@@ -114,9 +114,7 @@ async def test_what_was_just_deleted_is_gone_in_the_same_session(client: Client,
 
 async def _caller(person: Person) -> Any:
     """Who a person is to the domain, as the app's own gate finds out."""
-    claims = person.app.state.tokens.verify(person.token)
-    async with person.database.begin(readonly=True) as session:
-        return await sessions.identify(session, claims)
+    return await person.app.state.identities.caller(person.token)
 
 
 async def test_bulk_statements_pass_over_the_trash(client: Client) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,13 @@ def negotiate(accept_language: str | None) -> str:
 
     Unreadable parts are passed over; English when nothing fits.
     """
+    return _negotiated((accept_language or "")[:_MAX_HEADER])
+
+
+@lru_cache(256)
+def _negotiated(accept_language: str) -> str:
     best, best_quality = DEFAULT_LOCALE, 0.0
-    for part in (accept_language or "")[:_MAX_HEADER].split(","):
+    for part in accept_language.split(","):
         tag, _, parameters = part.strip().partition(";")
         language = tag.strip().lower().partition("-")[0]
         quality = _quality(parameters)

@@ -16,7 +16,7 @@ import secrets
 import time
 from collections.abc import Sequence
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.context import RequestContext, current, request_context
@@ -26,16 +26,17 @@ from app.core.problems import problem
 
 log = logging.getLogger("app.request")
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
-_DECLARED_LENGTH = re.compile(r"[0-9]{1,18}")
-_HEADERS = {
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "x-frame-options": "DENY",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
-    "cross-origin-opener-policy": "same-origin",
-    "cache-control": "no-store",
-}
-_HSTS = ("strict-transport-security", "max-age=31536000; includeSubDomains")
+_DECLARED_LENGTH = re.compile(rb"[0-9]{1,18}")
+_READ = frozenset({b"x-request-id", b"accept-language", b"user-agent"})
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
+_HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 
 
 class RequestScope:
@@ -70,24 +71,25 @@ class RequestScope:
 
 
 def _context_of(scope: Scope) -> RequestContext:
-    headers = Headers(scope=scope)
-    given_id = headers.get("x-request-id", "")
+    # One pass over the raw headers: Starlette's own view walks them for each name.
+    given = {name: value for name, value in scope["headers"] if name in _READ}
+    given_id = given.get(b"x-request-id", b"").decode("latin-1")
     client = scope.get("client")
     return RequestContext(
         request_id=given_id if _SANE_ID.fullmatch(given_id) else secrets.token_hex(16),
-        locale=negotiate(headers.get("accept-language")),
+        locale=negotiate(given.get(b"accept-language", b"").decode("latin-1")),
         ip=client[0] if client else "",
-        user_agent=headers.get("user-agent", "")[:255],
+        user_agent=given.get(b"user-agent", b"").decode("latin-1"),
     )
 
 
 def _complete(message: Message, scope: Scope, request_id: str) -> None:
-    headers = MutableHeaders(scope=message)
-    headers["x-request-id"] = request_id
-    for name, value in _HEADERS.items():
-        headers.setdefault(name, value)
+    headers = message.setdefault("headers", [])
+    present = {name for name, _ in headers}
+    headers.append((b"x-request-id", request_id.encode()))
+    headers.extend([header for header in _HEADERS if header[0] not in present])
     if scope["scheme"] == "https":
-        headers.setdefault(*_HSTS)
+        headers.append(_HSTS)
 
 
 def _log_access(scope: Scope, status: int, seconds: float) -> None:
@@ -106,7 +108,7 @@ def _log_access(scope: Scope, status: int, seconds: float) -> None:
 
 
 class TrustedHosts:
-    """Refuses requests for hosts that are not ours. `hosts` may hold `*.example.com` and `*`."""
+    """Refuses requests for hosts that are not ours. `hosts` may hold `*.example.com`."""
 
     def __init__(self, app: ASGIApp, *, hosts: Sequence[str]) -> None:
         self.app = app
@@ -120,8 +122,6 @@ class TrustedHosts:
             await problem(UntrustedHost(), scope)(scope, receive, send)
 
     def _trusts(self, headers: list[str]) -> bool:
-        if "*" in self.exact:
-            return True
         if len(headers) != 1:
             return False
         host = re.sub(r":[0-9]*$", "", headers[0]).lower()
@@ -142,9 +142,9 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        declared = headers.get("content-length", "0")
-        is_text = not headers.get("content-type", "").startswith("multipart/")
+        headers = dict(scope["headers"])
+        declared = headers.get(b"content-length", b"0")
+        is_text = not headers.get(b"content-type", b"").startswith(b"multipart/")
         if not _DECLARED_LENGTH.fullmatch(declared) or int(declared) > self.limit:
             await problem(PayloadTooLarge(), scope)(scope, receive, send)
             return

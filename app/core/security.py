@@ -46,6 +46,7 @@ class AccessClaims:
 
     user_id: int
     session_id: int
+    expires_at: int
 
 
 class AccessTokens:
@@ -98,7 +99,11 @@ class AccessTokens:
             raise InvalidToken
         if not claims["jti"]:
             raise InvalidToken
-        return AccessClaims(user_id=_row_id(claims["sub"]), session_id=_row_id(claims["sid"]))
+        return AccessClaims(
+            user_id=_row_id(claims["sub"]),
+            session_id=_row_id(claims["sid"]),
+            expires_at=expires,
+        )
 
 
 def _row_id(claim: object) -> int:

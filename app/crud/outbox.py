@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import cache
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, select, update
+from sqlalchemy import CursorResult, bindparam, inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.exceptions import MailAlreadySent
-from app.crud.base import Cursors, Listing, PageOf, one_or_404, paginate
+from app.crud.base import one_or_404
+from app.crud.pages import Listing, PageOf, Pages, filters_of
 from app.models.base import utc_now
 from app.models.outbox import MAX_ERROR, Mail, MailKind, MailState
 from app.models.users import User
@@ -126,19 +128,24 @@ async def retry(session: AsyncSession, *, mail_id: int) -> Mail:
     return mail
 
 
-async def list_mails(session: AsyncSession, *, query: MailQuery, cursors: Cursors) -> PageOf[Mail]:
+_COLUMNS = [column.key for column in inspect(Mail).column_attrs]
+_FILTERS = {"state": Mail.state == bindparam("state"), "kind": Mail.kind == bindparam("kind")}
+
+
+async def list_mails(pages: Pages, *, query: MailQuery) -> PageOf[Mail]:
     """Mails that match the filters."""
-    matching = select(Mail.id)
-    if query.state is not None:
-        matching = matching.where(Mail.state == query.state)
-    if query.kind is not None:
-        matching = matching.where(Mail.kind == query.kind)
-    listing = Listing(
+    given = filters_of(query)
+    return await pages.page(_listing(tuple(given)), query, given)
+
+
+@cache
+def _listing(filters: tuple[str, ...]) -> Listing[Mail]:
+    shown = [getattr(Mail, name) for name in _COLUMNS]
+    return Listing(
         name="outbox",
-        matching=matching,
+        matching=select(Mail.id).where(*(_FILTERS[name] for name in filters)),
         id=Mail.id,
         keys={"created_at": Mail.created_at},
-        rows=lambda page: select(Mail).join(page, page.c.id == Mail.id),
-        item=lambda row: row[0],
+        rows=lambda page: select(*shown).join(page, page.c.id == Mail.id),
+        item=lambda row: Mail(**dict(zip(_COLUMNS, row, strict=False))),
     )
-    return await paginate(session, listing, query, cursors)

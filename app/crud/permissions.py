@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.core import i18n
 from app.core.context import request_context
 from app.core.permissions import Permission
-from app.crud.base import Cursors, PageOf, page_of
+from app.crud.pages import Cursors, PageOf, page_of
 from app.schemas.roles import PermissionInfo, PermissionQuery
 
 _LISTING = "permissions"

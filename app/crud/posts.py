@@ -2,61 +2,129 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+from enum import Enum
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, false, or_, select, true
+from sqlalchemy import BigInteger, ColumnElement, bindparam, false, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload, selectinload
 
 from app.core.exceptions import AuthorDeleted, InvalidToken
 from app.core.permissions import Caller, Permission
 from app.crud import tags, users
-from app.crud.base import Cursors, Listing, PageOf, flush_out, one_or_404, paginate
+from app.crud.base import flush_out, gathered, one_or_404, read_one, scattered
+from app.crud.pages import Listing, PageOf, Pages, contains, filters_of
 from app.models.base import INCLUDE_DELETED, utc_now
 from app.models.posts import Post, PostStatus
 from app.models.tags import PostTag, Tag
 from app.models.users import User
+from app.reading import Query, Reader
 from app.schemas.posts import PostCreate, PostUpdate, UserPostQuery
 
-_SHOWN = (joinedload(Post.author), selectinload(Post.labels))
+_LOADED = (joinedload(Post.author), selectinload(Post.labels))
+_TAGS = select(Tag.name).join(PostTag, PostTag.tag_id == Tag.id).where(PostTag.post_id == Post.id)
+_SHOWN = (
+    *(Post.id, Post.title, Post.content, Post.status, Post.published_at, Post.version),
+    *(Post.created_at, Post.updated_at, Post.deleted_at, User.id, User.name),
+    gathered(Tag.name, of=_TAGS.correlate(Post)),
+)
 
 
-def visible_to(caller: Caller | None) -> ColumnElement[bool]:
-    """The live posts a caller sees: everybody the published ones, authors also their drafts,
-    moderators all. The only place that says so."""
-    if caller is not None and caller.may(Permission.posts_moderate):
-        return true()
-    published = Post.status == PostStatus.published
-    return published if caller is None else or_(published, Post.author_id == caller.user_id)
+def _item(row: tuple[Any, ...]) -> dict[str, Any]:
+    """A post as `schemas.posts.Post` describes it."""
+    id_, title, content, status, published_at, version, *_ = row
+    created_at, updated_at, deleted_at, author_id, author_name, tags = row[6:12]
+    return {
+        "id": id_,
+        "title": title,
+        "content": content,
+        "status": status,
+        "published_at": published_at,
+        "tags": sorted(scattered(tags)),
+        "author": {"id": author_id, "name": author_name},
+        "version": version,
+        "created_at": created_at,
+        "updated_at": updated_at,
+        "deleted_at": deleted_at,
+    }
 
 
-def in_trash_of(caller: Caller | None) -> ColumnElement[bool]:
-    """The deleted posts a caller sees: authors their own, moderators all."""
-    if caller is None:
-        return false()
-    if caller.may(Permission.posts_moderate):
-        return Post.deleted_at.is_not(None)
-    return (Post.author_id == caller.user_id) & Post.deleted_at.is_not(None)
+class View(Enum):
+    """How much of the posts a caller sees."""
+
+    public = "public"
+    own = "own"
+    all = "all"
+
+    @classmethod
+    def of(cls, caller: Caller | None) -> View:
+        """Moderators see all posts; others, beside the published ones, their own."""
+        if caller is None:
+            return cls.public
+        return cls.all if caller.may(Permission.posts_moderate) else cls.own
 
 
-async def get(session: AsyncSession, *, caller: Caller | None, post_id: int) -> Post:
+_ME = bindparam("caller_id", type_=BigInteger)
+
+
+def _me(caller: Caller | None) -> dict[str, Any]:
+    return {"caller_id": caller.user_id if caller else None}
+
+
+def visible(view: View) -> ColumnElement[bool]:
+    """The live posts of a view: everybody sees the published ones, authors also their drafts.
+    The only place that says so. Has the parameter `caller_id`."""
+    match view:
+        case View.all:
+            return true()
+        case View.own:
+            return or_(Post.status == PostStatus.published, Post.author_id == _ME)
+        case View.public:
+            return Post.status == PostStatus.published
+
+
+def in_trash(view: View) -> ColumnElement[bool]:
+    """The deleted posts of a view: authors see their own. Has the parameter `caller_id`."""
+    match view:
+        case View.all:
+            return Post.deleted_at.is_not(None)
+        case View.own:
+            return (Post.author_id == _ME) & Post.deleted_at.is_not(None)
+        case View.public:
+            return false()
+
+
+_ONE = {
+    view: Query(
+        select(*_SHOWN)
+        .join(User, User.id == Post.author_id)
+        .where(Post.id == bindparam("post_id"), visible(view))
+    )
+    for view in View
+}
+
+
+async def read(reader: Reader, *, caller: Caller | None, post_id: int) -> dict[str, Any]:
     """A live post the caller may see, or NotFound."""
-    statement = select(Post).where(Post.id == post_id, visible_to(caller)).options(*_SHOWN)
-    return await one_or_404(session, statement)
+    query = _ONE[View.of(caller)]
+    return _item(await read_one(reader, query, post_id=post_id, **_me(caller)))
 
 
 async def get_for_update(session: AsyncSession, *, caller: Caller, post_id: int) -> Post:
-    """The same, locked until the end of the transaction."""
-    statement = select(Post).where(Post.id == post_id, visible_to(caller)).options(*_SHOWN)
+    """A live post the caller may see, locked until the end of the transaction, or NotFound."""
+    statement = select(Post).where(Post.id == post_id, visible(View.of(caller)))
+    statement = statement.params(**_me(caller)).options(*_LOADED)
     return await one_or_404(session, statement.with_for_update(of=Post))
 
 
 async def get_for_restore(session: AsyncSession, *, caller: Caller, post_id: int) -> Post:
     """A post, live or in the trash, that the caller sees there; locked. NotFound otherwise."""
-    seen = or_(Post.deleted_at.is_(None) & visible_to(caller), in_trash_of(caller))
-    statement = select(Post).where(Post.id == post_id, seen).options(*_SHOWN)
-    statement = statement.execution_options(**{INCLUDE_DELETED: True})
+    view = View.of(caller)
+    seen = or_(Post.deleted_at.is_(None) & visible(view), in_trash(view))
+    statement = select(Post).where(Post.id == post_id, seen).params(**_me(caller))
+    statement = statement.options(*_LOADED).execution_options(**{INCLUDE_DELETED: True})
     return await one_or_404(session, statement.with_for_update(of=Post))
 
 
@@ -125,20 +193,44 @@ async def restore(session: AsyncSession, *, post: Post) -> Post:
 
 
 async def list_posts(
-    session: AsyncSession,
-    *,
-    caller: Caller | None,
-    query: UserPostQuery,
-    cursors: Cursors,
-    author_id: int | None = None,
-) -> PageOf[Post]:
+    pages: Pages, *, caller: Caller | None, query: UserPostQuery, author_id: int | None = None
+) -> PageOf[dict[str, Any]]:
     """The posts a caller sees that match the filters, perhaps of one author alone."""
-    filters = list(_filters(query, caller))
+    given = filters_of(query)
     if author_id is not None:
-        filters.append(Post.author_id == author_id)
-    listing = Listing(
+        given["author_id"] = author_id
+    listing = _listing(View.of(caller), query.deleted, tuple(given))
+    return await pages.page(listing, query, given | _me(caller))
+
+
+async def list_of_author(
+    pages: Pages, *, caller: Caller | None, author_id: int, query: UserPostQuery
+) -> PageOf[dict[str, Any]]:
+    """The posts of one author that a caller sees, or NotFound."""
+    page = await list_posts(pages, caller=caller, query=query, author_id=author_id)
+    # Only an empty page leaves open whether there is such a user: one statement less otherwise.
+    if not page.items:
+        await users.require(pages.reader, user_id=author_id)
+    return page
+
+
+_HAVING = select(PostTag.post_id).join(Tag, Tag.id == PostTag.tag_id)
+_FILTERS: Mapping[str, ColumnElement[bool]] = {
+    "status": Post.status == bindparam("status"),
+    "tag": Post.id.in_(_HAVING.where(Tag.name == bindparam("tag"))),
+    "q": or_(contains(Post.title, "q"), contains(Post.content, "q")),
+    "created_from": Post.created_at >= bindparam("created_from"),
+    "created_to": Post.created_at < bindparam("created_to"),
+    "author_id": Post.author_id == bindparam("author_id"),
+}
+
+
+@lru_cache(512)
+def _listing(view: View, deleted: bool, filters: tuple[str, ...]) -> Listing[dict[str, Any]]:
+    seen = in_trash(view) if deleted else visible(view)
+    return Listing(
         name="posts",
-        matching=select(Post.id).where(*filters),
+        matching=select(Post.id).where(seen, *(_FILTERS[name] for name in filters)),
         id=Post.id,
         keys={
             "created_at": Post.created_at,
@@ -146,44 +238,9 @@ async def list_posts(
             "published_at": Post.published_order,
             "title": Post.title,
         },
-        rows=lambda page: select(Post).join(page, page.c.id == Post.id).options(*_SHOWN),
-        item=lambda row: row[0],
-        include_deleted=query.deleted,
+        rows=lambda page: (
+            select(*_SHOWN).join(page, page.c.id == Post.id).join(User, User.id == Post.author_id)
+        ),
+        item=_item,
+        include_deleted=deleted,
     )
-    return await paginate(session, listing, query, cursors)
-
-
-async def list_of_author(
-    session: AsyncSession,
-    *,
-    caller: Caller | None,
-    author_id: int,
-    query: UserPostQuery,
-    cursors: Cursors,
-) -> PageOf[Post]:
-    """The posts of one author that a caller sees, or NotFound."""
-    page = await list_posts(
-        session, caller=caller, query=query, cursors=cursors, author_id=author_id
-    )
-    # Only an empty page leaves open whether there is such a user: one statement less otherwise.
-    if not page.items:
-        await users.require(session, user_id=author_id)
-    return page
-
-
-def _filters(query: UserPostQuery, caller: Caller | None) -> Iterator[ColumnElement[bool]]:
-    yield in_trash_of(caller) if query.deleted else visible_to(caller)
-    if query.status is not None:
-        yield Post.status == query.status
-    if query.tag is not None:
-        having = select(PostTag.post_id).join(Tag, Tag.id == PostTag.tag_id)
-        yield Post.id.in_(having.where(Tag.name == query.tag))
-    if query.q:
-        yield or_(
-            Post.title.icontains(query.q, autoescape=True),
-            Post.content.icontains(query.q, autoescape=True),
-        )
-    if query.created_from is not None:
-        yield Post.created_at >= query.created_from
-    if query.created_to is not None:
-        yield Post.created_at < query.created_to

@@ -2,56 +2,76 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload, with_expression
-from sqlalchemy.sql.base import ExecutableOption
 
 from app.core.exceptions import RoleNameTaken, SystemRole
-from app.core.permissions import ADMIN_ROLE, Caller, Permission, require_holds
+from app.core.permissions import ADMIN_ROLE, SYSTEM_ROLES, Caller, Permission, require_holds
 from app.crud import users
 from app.crud.base import (
-    Cursors,
-    Listing,
-    PageOf,
     add_if_missing,
     flush_or_conflict,
     flush_out,
+    gathered,
     one_or_404,
-    paginate,
+    read_one,
+    scattered,
 )
-from app.models.roles import Role, RolePermission
+from app.crud.pages import Listing, PageOf, Pages
+from app.models.roles import Role, RolePermission, effective
 from app.models.users import User, UserRole
+from app.reading import Query, Reader
 from app.schemas.roles import RoleCreate, RoleQuery, RoleUpdate
 
 _NAME_CONFLICT = {"uq_roles_live_name": RoleNameTaken}
 
 
-async def get(session: AsyncSession, *, role_id: int) -> Role:
+_USER_COUNT = (
+    select(func.count())
+    .select_from(UserRole)
+    .join(User, User.id == UserRole.user_id)
+    # Said here: what hides the trash does not reach into every expression.
+    .where(UserRole.role_id == Role.id, User.deleted_at.is_(None))
+    .correlate(Role)
+    .scalar_subquery()
+)
+_GRANTED = select(RolePermission.permission).where(RolePermission.role_id == Role.id)
+_SHOWN = (
+    *(Role.id, Role.name, Role.description, Role.created_at, Role.updated_at, _USER_COUNT),
+    gathered(RolePermission.permission, of=_GRANTED.correlate(Role)),
+)
+_ONE = Query(select(*_SHOWN).where(Role.id == bindparam("role_id")))
+
+
+def _item(row: tuple[Any, ...]) -> dict[str, Any]:
+    """A role as `schemas.roles.Role` describes it."""
+    id_, name, description, created_at, updated_at, user_count, granted = row[:7]
+    return {
+        "id": id_,
+        "name": name,
+        "description": description,
+        "permissions": effective(name, set(scattered(granted))),
+        "is_system": name in SYSTEM_ROLES,
+        "user_count": user_count,
+        "created_at": created_at,
+        "updated_at": updated_at,
+    }
+
+
+async def read(reader: Reader, *, role_id: int) -> dict[str, Any]:
     """A role with its permissions and the number of its users, or NotFound."""
-    return await one_or_404(session, select(Role).where(Role.id == role_id).options(*_shown()))
+    return _item(await read_one(reader, _ONE, role_id=role_id))
 
 
 async def get_for_update(session: AsyncSession, *, role_id: int) -> Role:
-    """The same, locked."""
-    statement = select(Role).where(Role.id == role_id).options(*_shown())
+    """A role, locked, with its permissions and the number of its users, or NotFound."""
+    loaded = selectinload(Role.granted), with_expression(Role.user_count, _USER_COUNT)
+    statement = select(Role).where(Role.id == role_id).options(*loaded)
     return await one_or_404(session, statement.with_for_update())
-
-
-def _shown() -> tuple[ExecutableOption, ...]:
-    """Load the permissions of a role and how many live users have it."""
-    user_count = (
-        select(func.count())
-        .select_from(UserRole)
-        .join(User, User.id == UserRole.user_id)
-        # Said here: the listener that hides the trash does not reach into this expression.
-        .where(UserRole.role_id == Role.id, User.deleted_at.is_(None))
-        .correlate(Role)
-        .scalar_subquery()
-    )
-    return selectinload(Role.granted), with_expression(Role.user_count, user_count)
 
 
 async def create(session: AsyncSession, *, caller: Caller, data: RoleCreate) -> Role:
@@ -120,33 +140,36 @@ async def revoke(session: AsyncSession, *, caller: Caller, user: User, role_id: 
     )
 
 
-async def list_roles(session: AsyncSession, *, query: RoleQuery, cursors: Cursors) -> PageOf[Role]:
+async def list_roles(pages: Pages, *, query: RoleQuery) -> PageOf[dict[str, Any]]:
     """All roles."""
-    return await paginate(session, _listing(), query, cursors)
+    return await pages.page(_EVERY, query, {})
 
 
-async def list_of_user(
-    session: AsyncSession, *, user_id: int, query: RoleQuery, cursors: Cursors
-) -> PageOf[Role]:
+async def list_of_user(pages: Pages, *, user_id: int, query: RoleQuery) -> PageOf[dict[str, Any]]:
     """The roles a user has, or NotFound."""
-    theirs = (
-        select(UserRole.role_id)
-        .join(User, User.id == UserRole.user_id)
-        .where(UserRole.user_id == user_id)
-    )
-    page = await paginate(session, _listing(Role.id.in_(theirs)), query, cursors)
+    page = await pages.page(_THEIRS, query, {"user_id": user_id})
     # Only an empty page leaves open whether there is such a user: one statement less otherwise.
     if not page.items:
-        await users.require(session, user_id=user_id)
+        await users.require(pages.reader, user_id=user_id)
     return page
 
 
-def _listing(*criteria: ColumnElement[bool]) -> Listing[Role]:
-    return Listing(
-        name="roles",
-        matching=select(Role.id).where(*criteria),
-        id=Role.id,
-        keys={"created_at": Role.created_at, "name": Role.name},
-        rows=lambda page: select(Role).join(page, page.c.id == Role.id).options(*_shown()),
-        item=lambda row: row[0],
-    )
+_EVERY = Listing(
+    name="roles",
+    matching=select(Role.id),
+    id=Role.id,
+    keys={"created_at": Role.created_at, "name": Role.name},
+    rows=lambda page: select(*_SHOWN).join(page, page.c.id == Role.id),
+    item=_item,
+)
+_THEIRS = replace(
+    _EVERY,
+    matching=select(Role.id).where(
+        Role.id.in_(
+            select(UserRole.role_id)
+            .join(User, User.id == UserRole.user_id)
+            .where(UserRole.user_id == bindparam("user_id"))
+        )
+    ),
+    _queries={},
+)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.crud.base import Cursors, Listing, PageOf, add_if_missing, paginate
+from app.crud.base import add_if_missing
+from app.crud.pages import Listing, PageOf, Pages, contains, filters_of
 from app.models.posts import Post, PostStatus
 from app.models.tags import PostTag, Tag
-from app.schemas.tags import TagCount, TagQuery
+from app.schemas.tags import TagQuery
 
 
 async def get_or_create(session: AsyncSession, *, names: list[str]) -> list[Tag]:
@@ -25,31 +27,30 @@ async def get_or_create(session: AsyncSession, *, names: list[str]) -> list[Tag]
     return [by_name[name] for name in names]
 
 
-async def list_tags(
-    session: AsyncSession, *, query: TagQuery, cursors: Cursors
-) -> PageOf[TagCount]:
+_COUNTED = (
+    select(Tag.id, Tag.name, func.count().label("post_count"))
+    .join(PostTag, PostTag.tag_id == Tag.id)
+    .join(Post, Post.id == PostTag.post_id)
+    .where(Post.status == PostStatus.published)
+    .group_by(Tag.id, Tag.name)
+    .subquery("counted")
+)
+
+
+async def list_tags(pages: Pages, *, query: TagQuery) -> PageOf[dict[str, Any]]:
     """Tags of published posts. A tag that only drafts have is as invisible as they are."""
-    counted = (
-        select(Tag.id, Tag.name, func.count().label("post_count"))
-        .join(PostTag, PostTag.tag_id == Tag.id)
-        .join(Post, Post.id == PostTag.post_id)
-        .where(Post.status == PostStatus.published)
-        .group_by(Tag.id, Tag.name)
-        .subquery("counted")
-    )
-    matching = select(counted)
-    if query.q:
-        matching = matching.where(counted.c.name.contains(query.q.casefold(), autoescape=True))
-    listing = Listing(
+    given = filters_of(query)
+    return await pages.page(_listing(is_search="q" in given), query, given)
+
+
+@cache
+def _listing(*, is_search: bool) -> Listing[dict[str, Any]]:
+    matching = select(_COUNTED)
+    return Listing(
         name="tags",
-        matching=matching,
-        id=counted.c.id,
-        keys={"name": counted.c.name, "post_count": counted.c.post_count},
-        rows=lambda page: select(counted).join(page, page.c.id == counted.c.id),
-        item=_tag_count,
+        matching=matching.where(contains(_COUNTED.c.name, "q")) if is_search else matching,
+        id=_COUNTED.c.id,
+        keys={"name": _COUNTED.c.name, "post_count": _COUNTED.c.post_count},
+        rows=lambda page: select(_COUNTED).join(page, page.c.id == _COUNTED.c.id),
+        item=lambda row: {"id": row[0], "name": row[1], "post_count": row[2]},
     )
-    return await paginate(session, listing, query, cursors)
-
-
-def _tag_count(row: Row[*tuple[Any, ...]]) -> TagCount:
-    return TagCount(id=row[0], name=row[1], post_count=row[2])

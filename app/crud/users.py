@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, or_, select
+from sqlalchemy import Boolean, ColumnElement, Select, bindparam, or_, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
@@ -24,23 +24,23 @@ from app.core.permissions import ADMIN_ROLE, USER_ROLE, Caller, Permission
 from app.core.security import Passwords
 from app.crud import outbox, sessions
 from app.crud.base import (
-    Cursors,
-    Listing,
-    PageOf,
     flush_or_conflict,
     flush_out,
+    gathered,
     one_or_404,
-    paginate,
+    read_one,
+    scattered_rows,
 )
+from app.crud.pages import Listing, PageOf, Pages, contains, filters_of
 from app.database import Database
 from app.models.base import INCLUDE_DELETED
 from app.models.outbox import MailKind
 from app.models.posts import Post
 from app.models.roles import Role
 from app.models.users import User, UserRole, email_key
+from app.reading import Query, Reader
 from app.schemas.users import (
     ManagedUser,
-    Member,
     MemberQuery,
     ProfileUpdate,
     Registration,
@@ -50,11 +50,46 @@ from app.schemas.users import (
     normal_email,
 )
 
-P = TypeVar("P", ManagedUser, Member)
 _PRIVATE = {"email": None, "phone": None, "birth_date": None}
 _EMAIL_CONFLICT = {"uq_users_live_email": EmailTaken}
-_WITH_ROLES = selectinload(User.roles)
 _WITH_PERMISSIONS = selectinload(User.roles).selectinload(Role.granted)
+_ROLES = select(Role.id).join(UserRole, UserRole.role_id == Role.id)
+_PERSON = (
+    *(User.id, User.email, User.name, User.phone, User.birth_date, User.locale, User.is_active),
+    *(User.email_verified_at, User.created_at, User.updated_at),
+)
+_SHOWN = (
+    *(*_PERSON, User.deleted_at),
+    gathered(
+        *(Role.id, Role.name),
+        of=_ROLES.where(UserRole.user_id == User.id).correlate(User),
+    ),
+)
+_ONE = Query(select(*_SHOWN).where(User.id == bindparam("user_id")))
+
+
+def _person(row: tuple[Any, ...]) -> dict[str, Any]:
+    id_, email, name, phone, birth_date, locale, is_active, verified_at, created, updated = row[:10]
+    return {
+        "id": id_,
+        "email": email,
+        "name": name,
+        "phone": phone,
+        "birth_date": birth_date,
+        "locale": locale,
+        "is_active": is_active,
+        "email_verified": verified_at is not None,
+        "created_at": created,
+        "updated_at": updated,
+    }
+
+
+def _item(row: tuple[Any, ...]) -> dict[str, Any]:
+    """An account as `schemas.users.User` describes it."""
+    deleted_at, roles = row[10:12]
+    found = [{"id": int(id_), "name": name} for id_, name in scattered_rows(roles)]
+    found.sort(key=lambda role: str(role["name"]))
+    return _person(row) | {"roles": found, "deleted_at": deleted_at}
 
 
 async def register(
@@ -122,20 +157,20 @@ async def lock_unchanged(session: AsyncSession, account: User) -> User | None:
     return await session.scalar(statement.with_for_update())
 
 
-async def get(session: AsyncSession, *, user_id: int) -> User:
+async def read(reader: Reader, *, user_id: int) -> dict[str, Any]:
     """A live user with their roles, or NotFound."""
-    return await one_or_404(session, select(User).where(User.id == user_id).options(_WITH_ROLES))
+    return _item(await read_one(reader, _ONE, user_id=user_id))
 
 
-async def require(session: AsyncSession, *, user_id: int) -> None:
+async def require(reader: Reader, *, user_id: int) -> None:
     """Raise NotFound unless there is such a live user."""
-    await one_or_404(session, select(User.id).where(User.id == user_id))
+    await read_one(reader, _ONE, user_id=user_id)
 
 
-async def get_me(session: AsyncSession, *, user_id: int) -> User:
-    """A live user with their roles and what these permit, or NotFound."""
-    statement = select(User).where(User.id == user_id).options(_WITH_PERMISSIONS)
-    return await one_or_404(session, statement)
+async def read_me(reader: Reader, *, caller: Caller) -> dict[str, Any]:
+    """The caller's own account, with what its roles permit."""
+    permitted = [name for name in Permission if caller.may(name)]
+    return await read(reader, user_id=caller.user_id) | {"permissions": permitted}
 
 
 async def get_for_update(
@@ -229,60 +264,59 @@ def _active_admins() -> Select[int]:
     )
 
 
-async def list_users(session: AsyncSession, *, query: UserQuery, cursors: Cursors) -> PageOf[User]:
+async def list_users(pages: Pages, *, query: UserQuery) -> PageOf[dict[str, Any]]:
     """Users that match the filters, with their roles."""
-    matching = select(User.id).where(*_filters(query))
-    return await paginate(session, _listing(matching, deleted=query.deleted), query, cursors)
+    given = filters_of(query)
+    return await pages.page(_listing(query.deleted, tuple(given)), query, given)
+
+
+_HAVING = select(UserRole.user_id).join(Role, Role.id == UserRole.role_id)
+_FILTERS: Mapping[str, ColumnElement[bool]] = {
+    "is_active": User.is_active == bindparam("is_active", type_=Boolean),
+    "role": User.id.in_(_HAVING.where(Role.name == bindparam("role"))),
+    "q": or_(contains(User.name, "q"), contains(User.email, "q")),
+}
+
+
+@lru_cache(32)
+def _listing(deleted: bool, filters: tuple[str, ...]) -> Listing[dict[str, Any]]:
+    matching = select(User.id).where(*(_FILTERS[name] for name in filters))
+    return Listing(
+        name="users",
+        matching=matching.where(User.deleted_at.is_not(None)) if deleted else matching,
+        id=User.id,
+        keys={"created_at": User.created_at, "name": User.name, "email": User.email},
+        rows=lambda page: select(*_SHOWN).join(page, page.c.id == User.id),
+        item=_item,
+        include_deleted=deleted,
+    )
+
+
+_MEMBERS = Listing(
+    # Not by e-mail: the order, and the cursors, would tell what the items hide.
+    name="members",
+    matching=select(User.id).where(
+        User.id.in_(select(UserRole.user_id).where(UserRole.role_id == bindparam("role_id")))
+    ),
+    id=User.id,
+    keys={"created_at": User.created_at, "name": User.name},
+    rows=lambda page: select(*_PERSON).join(page, page.c.id == User.id),
+    item=_person,
+)
+_ROLE = Query(select(Role.id).where(Role.id == bindparam("role_id")))
 
 
 async def list_members(
-    session: AsyncSession, *, caller: Caller, role_id: int, query: MemberQuery, cursors: Cursors
-) -> PageOf[Member]:
+    pages: Pages, *, caller: Caller, role_id: int, query: MemberQuery
+) -> PageOf[dict[str, Any]]:
     """Users who have a role, or NotFound; with what is private about them only for `users:read`."""
-    having = select(UserRole.user_id).where(UserRole.role_id == role_id)
-    listing = replace(
-        _listing(select(User.id).where(User.id.in_(having)), with_roles=False),
-        # Not by e-mail: the order, and the cursors, would tell what the items hide.
-        name="members",
-        keys={"created_at": User.created_at, "name": User.name},
-    )
-    page = await paginate(session, listing, query, cursors)
+    page = await pages.page(_MEMBERS, query, {"role_id": role_id})
     # Only an empty page leaves open whether there is such a role: one statement less otherwise.
     if not page.items:
-        await one_or_404(session, select(Role.id).where(Role.id == role_id))
-    return page.of(lambda user: shown_to(caller, Member.model_validate(user)))
+        await read_one(pages.reader, _ROLE, role_id=role_id)
+    return page if caller.may(Permission.users_read) else page.of(lambda item: item | _PRIVATE)
 
 
-def shown_to(caller: Caller, shown: P) -> P:
+def shown_to(caller: Caller, shown: ManagedUser) -> ManagedUser:
     """What a caller sees of somebody: what is private only with `users:read`."""
     return shown if caller.may(Permission.users_read) else shown.model_copy(update=_PRIVATE)
-
-
-def _filters(query: UserQuery) -> Iterator[ColumnElement[bool]]:
-    if query.deleted:
-        yield User.deleted_at.is_not(None)
-    if query.is_active is not None:
-        yield User.is_active.is_(query.is_active)
-    if query.role is not None:
-        having = select(UserRole.user_id).join(Role, Role.id == UserRole.role_id)
-        yield User.id.in_(having.where(Role.name == query.role))
-    if query.q:
-        yield or_(
-            User.name.icontains(query.q, autoescape=True),
-            User.email.icontains(query.q, autoescape=True),
-        )
-
-
-def _listing(
-    matching: Select[int], *, deleted: bool = False, with_roles: bool = True
-) -> Listing[User]:
-    shown = select(User).options(_WITH_ROLES) if with_roles else select(User)
-    return Listing(
-        name="users",
-        matching=matching,
-        id=User.id,
-        keys={"created_at": User.created_at, "name": User.name, "email": User.email},
-        rows=lambda page: shown.join(page, page.c.id == User.id),
-        item=lambda row: row[0],
-        include_deleted=deleted,
-    )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy import (
     BigInteger,
     DateTime,
     Dialect,
+    Executable,
     ForeignKey,
     Index,
     Integer,
@@ -39,6 +40,7 @@ MARIADB_TABLE = {
     "sqlite_autoincrement": True,
 }
 INCLUDE_DELETED = "include_deleted"
+S = TypeVar("S", bound=Executable)
 
 
 def utc_now() -> datetime:
@@ -134,12 +136,15 @@ class SoftDelete:
 
 @event.listens_for(Session, "do_orm_execute")
 def _hide_deleted(state: ORMExecuteState) -> None:
-    """Add `deleted_at IS NULL` for every soft-deletable entity of a statement."""
     if state.is_column_load or state.is_relationship_load:
         return
-    if state.execution_options.get(INCLUDE_DELETED, False):
-        return
-    state.statement = state.statement.options(
+    if not state.execution_options.get(INCLUDE_DELETED, False):
+        state.statement = hiding_deleted(state.statement)
+
+
+def hiding_deleted(statement: S) -> S:
+    """The statement with `deleted_at IS NULL` for every soft-deletable entity in it."""
+    return statement.options(
         with_loader_criteria(
             SoftDelete, lambda model: model.deleted_at.is_(None), include_aliases=True
         )

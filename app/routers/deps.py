@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, TypeVar
-from urllib.parse import quote
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Request, Response, Security
 from fastapi.security import OAuth2PasswordBearer, SecurityScopes
@@ -24,16 +23,17 @@ from app.core.permissions import (
     require_may_manage,
 )
 from app.core.security import AccessTokens, Passwords
-from app.crud import posts, roles, sessions, users
-from app.crud.base import Cursors, PageOf
+from app.crud import posts, roles, users
+from app.crud.pages import Pages
+from app.crud.sessions import Identities
 from app.database import Database
 from app.models.posts import Post
 from app.models.roles import Role
 from app.models.users import User
+from app.reading import Reader
 from app.schemas.base import MAX_ID
 from app.tasks.dispatcher import Dispatcher
 
-T = TypeVar("T")
 API = "/api/v1"
 
 
@@ -61,8 +61,18 @@ SettingsDep = Annotated[Settings, _of_app("settings")]
 DatabaseDep = Annotated[Database, _of_app("database")]
 PasswordsDep = Annotated[Passwords, _of_app("passwords")]
 TokensDep = Annotated[AccessTokens, _of_app("tokens")]
-CursorsDep = Annotated[Cursors, _of_app("cursors")]
 DispatcherDep = Annotated[Dispatcher, _of_app("dispatcher")]
+
+
+def pages_of(request: Request) -> Pages:
+    """What reads pages, and rows. No dependency: one costs as much as reading a row does."""
+    found: Pages = request.app.state.pages
+    return found
+
+
+def reader_of(request: Request) -> Reader:
+    """What reads rows."""
+    return pages_of(request).reader
 
 
 # --- The session -----------------------------------------------------------------------------
@@ -81,50 +91,56 @@ SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
 
 # --- The caller ------------------------------------------------------------------------------
 
-_bearer = OAuth2PasswordBearer(
-    tokenUrl=f"{API}/auth/login",
-    scheme_name="OAuth2",
-    description="Log in with e-mail and password; the permissions are those of your roles.",
-    auto_error=False,
-)
-Bearer = Annotated[str | None, Depends(_bearer)]
 
-
-async def maybe_caller(
-    request: Request, token: Bearer, tokens: TokensDep, database: DatabaseDep
-) -> Caller | None:
+class _Identified(OAuth2PasswordBearer):
     """Who is asking; None without credentials. Bad credentials are refused, never ignored.
 
-    Looked up in a transaction of its own, before the request's: no lock is held, and no
-    second connection waited for, while a write hashes a password.
+    Looked up before the request's transaction begins: no lock is held, and no second
+    connection waited for, while a write hashes a password.
     """
-    if len(request.headers.getlist("authorization")) > 1:
-        raise InvalidToken
-    if token is None:
-        return None
-    claims = tokens.verify(token)
-    async with database.begin(readonly=True) as session:
-        caller = await sessions.identify(session, claims)
-    if caller is None:
-        raise InvalidToken
-    request_context().user_id = caller.user_id
-    return caller
+
+    def __init__(self) -> None:
+        super().__init__(
+            tokenUrl=f"{API}/auth/login",
+            scheme_name="OAuth2",
+            description="Log in with e-mail and password; the permissions are those of your roles.",
+        )
+
+    async def __call__(self, request: Request) -> Caller | None:  # type: ignore[override]  # more
+        given = [value for name, value in request.scope["headers"] if name == b"authorization"]
+        if not given:
+            return None
+        scheme, _, token = given[0].decode("latin-1").partition(" ")
+        if len(given) > 1:
+            raise InvalidToken
+        if scheme.lower() != "bearer":
+            return None
+        identities: Identities = request.app.state.identities
+        caller = await identities.caller(token)
+        request_context().user_id = caller.user_id
+        return caller
 
 
-MaybeCaller = Annotated[Caller | None, Depends(maybe_caller)]
-
-
-async def authorize(scopes: SecurityScopes, caller: MaybeCaller) -> Caller:
+class _Gate(_Identified):
     """The one gate: an authenticated caller who holds any of the permissions asked for."""
-    if caller is None:
-        raise Unauthenticated
-    if scopes.scopes:
-        require(caller, *map(Permission, scopes.scopes))
-    return caller
+
+    async def __call__(  # type: ignore[override]  # FastAPI hands it the scopes
+        self, request: Request, scopes: SecurityScopes
+    ) -> Caller:
+        caller = await super().__call__(request)
+        if caller is None:
+            raise Unauthenticated
+        if scopes.scopes:
+            require(caller, *map(Permission, scopes.scopes))
+        return caller
+
+
+_gate = _Gate()
+MaybeCaller = Annotated[Caller | None, Depends(_Identified())]
 
 
 def _who_may(*permissions: Permission) -> Any:
-    return Security(authorize, scopes=[*permissions])
+    return Security(_gate, scopes=[*permissions])
 
 
 CurrentCaller = Annotated[Caller, _who_may()]
@@ -140,10 +156,6 @@ OutboxWriter = Annotated[Caller, _who_may(Permission.outbox_write)]
 
 
 # --- Rows: unknown or invisible is 404, visible but not yours is 403 -------------------------
-
-
-async def _post(post_id: Id, session: SessionDep, caller: MaybeCaller) -> Post:
-    return await posts.get(session, caller=caller, post_id=post_id)
 
 
 IfMatch = Annotated[str | None, Header(description="The post's `ETag`.")]
@@ -183,30 +195,24 @@ async def _me_for_update(session: SessionDep, caller: CurrentCaller) -> User:
     return await users.get_for_update(session, user_id=caller.user_id)
 
 
-async def _role(role_id: Id, session: SessionDep, _: RolesReader) -> Role:
-    return await roles.get(session, role_id=role_id)
-
-
 async def _role_for_update(role_id: Id, session: SessionDep, _: RolesWriter) -> Role:
     return await roles.get_for_update(session, role_id=role_id)
 
 
-PostForRead = Annotated[Post, Depends(_post)]
 PostForUpdate = Annotated[Post, Depends(_post_for_update)]
 PostForRestore = Annotated[Post, Depends(_post_for_restore)]
 UserForUpdate = Annotated[User, Depends(_managed_user)]
 UserForRestore = Annotated[User, Depends(_deleted_user)]
 MeForUpdate = Annotated[User, Depends(_me_for_update)]
-RoleForRead = Annotated[Role, Depends(_role)]
 RoleForUpdate = Annotated[Role, Depends(_role_for_update)]
 
 
 # --- Headers ---------------------------------------------------------------------------------
 
 
-def etag(post: Post) -> str:
-    """The entity tag of a post's current version."""
-    return f'"{post.version}"'
+def etag(version: int) -> str:
+    """The entity tag of a version of a row."""
+    return f'"{version}"'
 
 
 def _require_match(if_match: str | None, post: Post) -> None:
@@ -214,40 +220,10 @@ def _require_match(if_match: str | None, post: Post) -> None:
     if if_match is None:
         return
     given = {tag.strip() for tag in if_match.split(",")}
-    if not given & {"*", etag(post)}:
+    if not given & {"*", etag(post.version)}:
         raise PreconditionFailed
 
 
 def created(request: Request, response: Response, row_id: int) -> None:
     """Say where a new row is."""
     response.headers["Location"] = f"{request.url.path}/{row_id}"
-
-
-class Links:
-    """Adds RFC 8288 links and the total to the response of a listing."""
-
-    def __init__(self, request: Request, response: Response) -> None:
-        self._url = request.url
-        self._headers = response.headers
-
-    def to(self, page: PageOf[T]) -> PageOf[T]:
-        links = {"first": self._link(page=1)}
-        if page.page is not None and page.total_pages is not None:
-            if page.has_prev:
-                links["prev"] = self._link(page=page.page - 1)
-            if page.has_next:
-                links["next"] = self._link(page=page.page + 1)
-            links["last"] = self._link(page=max(page.total_pages, 1))
-            self._headers["X-Total-Count"] = str(page.total)
-        elif page.next_cursor:
-            links["next"] = self._link(cursor=page.next_cursor)
-        self._headers["Link"] = ", ".join(f'<{url}>; rel="{rel}"' for rel, url in links.items())
-        return page
-
-    def _link(self, **position: object) -> str:
-        # Path and query only: the Host header is the client's word, not ours.
-        url = self._url.remove_query_params(["page", "cursor"]).include_query_params(**position)
-        return f"{quote(url.path)}?{url.query}"
-
-
-LinksDep = Annotated[Links, Depends()]

@@ -4,42 +4,37 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, BackgroundTasks, Query
+from fastapi import APIRouter, BackgroundTasks, Request
 
 from app.core.exceptions import MailAlreadySent
 from app.crud import outbox
-from app.crud.base import PageOf
 from app.routers.deps import (
     API,
-    CursorsDep,
     DispatcherDep,
     Id,
-    LinksDep,
     OutboxReader,
     OutboxWriter,
     SessionDep,
     SettingsDep,
+    pages_of,
 )
+from app.routers.lists import Json, listed, parsed
 from app.routers.responses import problems
 from app.schemas import outbox as schemas
 from app.schemas.pages import Page
 from app.tasks.mail import describe
 
 router = APIRouter(prefix=f"{API}/outbox", tags=["operations"])
+MailQuery = Annotated[schemas.MailQuery, parsed(schemas.MailQuery)]
 
 
 @router.get("", response_model=Page[schemas.Mail])
 async def list_mails(
-    query: Annotated[schemas.MailQuery, Query()],
-    _: OutboxReader,
-    session: SessionDep,
-    settings: SettingsDep,
-    cursors: CursorsDep,
-    links: LinksDep,
-) -> PageOf[schemas.Mail]:
+    _: OutboxReader, query: MailQuery, settings: SettingsDep, request: Request
+) -> Json:
     """List the mails. Without an SMTP server this is the development mailbox."""
-    page = await outbox.list_mails(session, query=query, cursors=cursors)
-    return links.to(page.of(lambda mail: describe(mail, settings)))
+    page = await outbox.list_mails(pages_of(request), query=query)
+    return listed(request, page.of(lambda mail: describe(mail, settings)))
 
 
 @router.post(

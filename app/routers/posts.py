@@ -4,47 +4,41 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from app.core.exceptions import AuthorDeleted, PreconditionFailed
 from app.crud import posts
-from app.crud.base import PageOf
 from app.models.posts import Post, PostStatus
 from app.routers.deps import (
     API,
-    CursorsDep,
-    LinksDep,
+    Id,
     MaybeCaller,
-    PostForRead,
     PostForRestore,
     PostForUpdate,
     PostsWriter,
     SessionDep,
     created,
     etag,
+    pages_of,
+    reader_of,
 )
+from app.routers.lists import Json, listed, parsed
 from app.routers.responses import problems
 from app.schemas import posts as schemas
 from app.schemas.pages import Page
 
 router = APIRouter(prefix=f"{API}/posts", tags=["posts"])
 _STALE = problems(PreconditionFailed)
+PostQuery = Annotated[schemas.PostQuery, parsed(schemas.PostQuery)]
 
 
 @router.get("", response_model=Page[schemas.Post], openapi_extra={"security": [{}]})
-async def list_posts(
-    query: Annotated[schemas.PostQuery, Query()],
-    caller: MaybeCaller,
-    session: SessionDep,
-    cursors: CursorsDep,
-    links: LinksDep,
-) -> PageOf[Post]:
+async def list_posts(caller: MaybeCaller, query: PostQuery, request: Request) -> Json:
     """List posts: the published ones, and your own drafts; `deleted=true` shows your trash."""
-    return links.to(
-        await posts.list_posts(
-            session, caller=caller, query=query, cursors=cursors, author_id=query.author_id
-        )
+    page = await posts.list_posts(
+        pages_of(request), caller=caller, query=query, author_id=query.author_id
     )
+    return listed(request, page)
 
 
 @router.post("", status_code=201, response_model=schemas.Post)
@@ -62,9 +56,10 @@ async def create_post(
 
 
 @router.get("/{post_id}", response_model=schemas.Post, openapi_extra={"security": [{}]})
-async def get_post(post: PostForRead, response: Response) -> Post:
+async def get_post(post_id: Id, caller: MaybeCaller, request: Request) -> Json:
     """Read a post."""
-    return _tagged(post, response)
+    post = await posts.read(reader_of(request), caller=caller, post_id=post_id)
+    return Json(post, {"ETag": etag(post["version"])})
 
 
 @router.patch("/{post_id}", response_model=schemas.Post, responses=_STALE)
@@ -106,5 +101,5 @@ async def unpublish_post(post: PostForUpdate, session: SessionDep, response: Res
 
 
 def _tagged(post: Post, response: Response) -> Post:
-    response.headers["ETag"] = etag(post)
+    response.headers["ETag"] = etag(post.version)
     return post

@@ -4,53 +4,45 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from app.core.exceptions import RoleNameTaken, SystemRole
 from app.crud import permissions, roles, users
-from app.crud.base import PageOf
 from app.models.roles import Role
 from app.routers.deps import (
     API,
-    CursorsDep,
     Id,
-    LinksDep,
-    RoleForRead,
     RoleForUpdate,
     RolesReader,
     RolesWriter,
     SessionDep,
     created,
+    pages_of,
+    reader_of,
 )
+from app.routers.lists import Json, listed, parsed
 from app.routers.responses import problems
 from app.schemas import roles as schemas
+from app.schemas import users as user_schemas
 from app.schemas.pages import Page
-from app.schemas.users import Member, MemberQuery
 
 router = APIRouter(prefix=API, tags=["roles"])
+RoleQuery = Annotated[schemas.RoleQuery, parsed(schemas.RoleQuery)]
+PermissionQuery = Annotated[schemas.PermissionQuery, parsed(schemas.PermissionQuery)]
+MemberQuery = Annotated[user_schemas.MemberQuery, parsed(user_schemas.MemberQuery)]
 
 
 @router.get("/permissions", response_model=Page[schemas.PermissionInfo])
-async def list_permissions(
-    query: Annotated[schemas.PermissionQuery, Query()],
-    _: RolesReader,
-    cursors: CursorsDep,
-    links: LinksDep,
-) -> PageOf[schemas.PermissionInfo]:
+async def list_permissions(_: RolesReader, query: PermissionQuery, request: Request) -> Json:
     """List every permission a role can grant."""
-    return links.to(permissions.list_permissions(query=query, cursors=cursors))
+    page = permissions.list_permissions(query=query, cursors=pages_of(request).cursors)
+    return listed(request, page)
 
 
 @router.get("/roles", response_model=Page[schemas.Role])
-async def list_roles(
-    query: Annotated[schemas.RoleQuery, Query()],
-    _: RolesReader,
-    session: SessionDep,
-    cursors: CursorsDep,
-    links: LinksDep,
-) -> PageOf[Role]:
+async def list_roles(_: RolesReader, query: RoleQuery, request: Request) -> Json:
     """List the roles."""
-    return links.to(await roles.list_roles(session, query=query, cursors=cursors))
+    return listed(request, await roles.list_roles(pages_of(request), query=query))
 
 
 @router.post(
@@ -70,9 +62,9 @@ async def create_role(
 
 
 @router.get("/roles/{role_id}", response_model=schemas.Role)
-async def get_role(role: RoleForRead) -> Role:
+async def get_role(role_id: Id, _: RolesReader, request: Request) -> Json:
     """Read a role."""
-    return role
+    return Json(await roles.read(reader_of(request), role_id=role_id))
 
 
 @router.patch(
@@ -93,18 +85,10 @@ async def delete_role(role: RoleForUpdate, caller: RolesWriter, session: Session
     await roles.soft_delete(session, caller=caller, role=role)
 
 
-@router.get("/roles/{role_id}/users", response_model=Page[Member])
+@router.get("/roles/{role_id}/users", response_model=Page[user_schemas.Member])
 async def list_role_users(
-    query: Annotated[MemberQuery, Query()],
-    role_id: Id,
-    caller: RolesReader,
-    session: SessionDep,
-    cursors: CursorsDep,
-    links: LinksDep,
-) -> PageOf[Member]:
+    role_id: Id, caller: RolesReader, query: MemberQuery, request: Request
+) -> Json:
     """List the users who have a role."""
-    return links.to(
-        await users.list_members(
-            session, caller=caller, role_id=role_id, query=query, cursors=cursors
-        )
-    )
+    page = await users.list_members(pages_of(request), caller=caller, role_id=role_id, query=query)
+    return listed(request, page)

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from app.core.exceptions import EmailTaken, LastAdmin, WrongCurrentPassword
 from app.crud import posts, roles, users
-from app.crud.base import PageOf
-from app.models.posts import Post
-from app.models.roles import Role
 from app.models.users import User
 from app.routers.deps import (
     API,
     CurrentCaller,
-    CursorsDep,
     DatabaseDep,
     Id,
-    LinksDep,
     MaybeCaller,
     MeForUpdate,
     PasswordsDep,
@@ -29,7 +24,10 @@ from app.routers.deps import (
     UsersReader,
     UsersWriter,
     created,
+    pages_of,
+    reader_of,
 )
+from app.routers.lists import Json, listed, parsed
 from app.routers.responses import problems
 from app.schemas import auth as auth_schemas
 from app.schemas import posts as post_schemas
@@ -38,12 +36,15 @@ from app.schemas import users as schemas
 from app.schemas.pages import Page
 
 router = APIRouter(prefix=f"{API}/users", tags=["users"])
+UserQuery = Annotated[schemas.UserQuery, parsed(schemas.UserQuery)]
+UserPostQuery = Annotated[post_schemas.UserPostQuery, parsed(post_schemas.UserPostQuery)]
+RoleQuery = Annotated[role_schemas.RoleQuery, parsed(role_schemas.RoleQuery)]
 
 
 @router.get("/me", response_model=schemas.Me)
-async def get_me(caller: CurrentCaller, session: SessionDep) -> User:
+async def get_me(caller: CurrentCaller, request: Request) -> Json:
     """Your account, with your roles and what they permit."""
-    return await users.get_me(session, user_id=caller.user_id)
+    return Json(await users.read_me(reader_of(request), caller=caller))
 
 
 @router.patch("/me", response_model=schemas.Me)
@@ -69,15 +70,9 @@ async def delete_me(
 
 
 @router.get("", response_model=Page[schemas.User])
-async def list_users(
-    query: Annotated[schemas.UserQuery, Query()],
-    _: UsersReader,
-    session: SessionDep,
-    cursors: CursorsDep,
-    links: LinksDep,
-) -> PageOf[User]:
+async def list_users(_: UsersReader, query: UserQuery, request: Request) -> Json:
     """List users; `deleted=true` shows the trash."""
-    return links.to(await users.list_users(session, query=query, cursors=cursors))
+    return listed(request, await users.list_users(pages_of(request), query=query))
 
 
 @router.post("", status_code=201, response_model=schemas.User, responses=problems(EmailTaken))
@@ -95,9 +90,9 @@ async def create_user(
 
 
 @router.get("/{user_id}", response_model=schemas.User)
-async def get_user(user_id: Id, _: UsersReader, session: SessionDep) -> User:
+async def get_user(user_id: Id, _: UsersReader, request: Request) -> Json:
     """Read a user."""
-    return await users.get(session, user_id=user_id)
+    return Json(await users.read(reader_of(request), user_id=user_id))
 
 
 @router.patch("/{user_id}", responses=problems(LastAdmin))
@@ -130,33 +125,20 @@ async def restore_user(
     openapi_extra={"security": [{}]},
 )
 async def list_user_posts(
-    user_id: Id,
-    query: Annotated[post_schemas.UserPostQuery, Query()],
-    caller: MaybeCaller,
-    session: SessionDep,
-    cursors: CursorsDep,
-    links: LinksDep,
-) -> PageOf[Post]:
+    user_id: Id, caller: MaybeCaller, query: UserPostQuery, request: Request
+) -> Json:
     """List the posts of a user that you may see."""
-    return links.to(
-        await posts.list_of_author(
-            session, caller=caller, author_id=user_id, query=query, cursors=cursors
-        )
+    page = await posts.list_of_author(
+        pages_of(request), caller=caller, author_id=user_id, query=query
     )
+    return listed(request, page)
 
 
 @router.get("/{user_id}/roles", response_model=Page[role_schemas.Role])
-async def list_user_roles(
-    user_id: Id,
-    query: Annotated[role_schemas.RoleQuery, Query()],
-    _: UsersReader,
-    session: SessionDep,
-    cursors: CursorsDep,
-    links: LinksDep,
-) -> PageOf[Role]:
+async def list_user_roles(user_id: Id, _: UsersReader, query: RoleQuery, request: Request) -> Json:
     """List the roles of a user."""
-    return links.to(
-        await roles.list_of_user(session, user_id=user_id, query=query, cursors=cursors)
+    return listed(
+        request, await roles.list_of_user(pages_of(request), user_id=user_id, query=query)
     )
 
 

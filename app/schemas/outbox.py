@@ -30,6 +30,8 @@ class Mail(Output):
 
 
 class MailQuery(PageQuery):
+    filters = ("state", "kind")
+
     sort: Literal["created_at", "-created_at"] = "-created_at"
     state: MailState | None = None
     kind: MailKind | None = None

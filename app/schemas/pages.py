@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -19,7 +19,10 @@ Search = Annotated[str, StringConstraints(max_length=MAX_SEARCH), Storable]
 class PageQuery(BaseModel):
     """Query parameters of every listing; a resource adds its filters and its sorts."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    # Frozen: one that came before is handed out again.
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, frozen=True)
+    # The fields that narrow the listing down, by the names of the statement's parameters.
+    filters: ClassVar[tuple[str, ...]] = ()
 
     page: int = Field(1, ge=1, le=MAX_PAGE, description="Page number; ignored with a cursor.")
     page_size: int = Field(20, ge=1, le=MAX_PAGE_SIZE, description="Items a page.")

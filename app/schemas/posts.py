@@ -73,6 +73,8 @@ class Post(Output):
 
 
 class UserPostQuery(PageQuery):
+    filters = ("status", "tag", "q", "created_from", "created_to")
+
     sort: Literal[
         "created_at",
         "-created_at",

@@ -33,5 +33,7 @@ class TagCount(Output):
 
 
 class TagQuery(PageQuery):
+    filters = ("q",)
+
     sort: Literal["name", "-name", "post_count", "-post_count"] = "name"
     q: Search | None = Field(None, description="Part of the tag.")

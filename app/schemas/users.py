@@ -180,6 +180,8 @@ class Member(Output):
 
 
 class UserQuery(PageQuery):
+    filters = ("q", "role", "is_active")
+
     sort: Literal["created_at", "-created_at", "name", "-name", "email", "-email"] = "-created_at"
     q: Search | None = Field(None, description="Part of the name or of the e-mail address.")
     role: Search | None = Field(None, description="Name of a role they have.")

@@ -1,0 +1,219 @@
+"""The read path: selects prepared once, run without a session, as values that go into JSON.
+
+What a request reads it does not change, so it needs no unit of work: a `Query` is compiled
+once for the dialect, and a `Reader` runs it with the parameters of the request. On SQLite that
+happens in the event loop (a look-up takes microseconds, a hop to a thread takes many of them),
+on servers over connections of their own that are never inside a transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import BindParameter, Dialect, Select, Table
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.sql import visitors
+from sqlalchemy.types import TypeEngine
+
+from app.database import Act, Database, prepare_sqlite
+from app.models.base import UtcDateTime, hiding_deleted
+
+AnySelect = Select[*tuple[Any, ...]]
+E = TypeVar("E")
+Values = Sequence[tuple[Any, ...]]
+# How long a statement may hold the event loop up, and for how long one that took longer is
+# run in a thread without being tried.
+LOOP_SECONDS = 0.005
+SLOW_SECONDS = 10.0
+_STEPS = 2_000  # of SQLite's machine, between two looks at the clock: about 20 µs
+_MAPPED_BYTES = 256 * 2**20  # of the file, read without a system call; shared with its cache
+_Convert = Callable[[Any], Any]
+
+
+class Query:
+    """A select with bind parameters. What is in the trash is passed over unless it says so.
+
+    Every parameter without a value of its own must be given each time it runs.
+    """
+
+    def __init__(self, statement: AnySelect, *, include_deleted: bool = False) -> None:
+        self.statement = statement if include_deleted else hiding_deleted(statement)
+        self._compiled: dict[str, _Compiled] = {}
+
+    def compiled(self, dialect: Dialect) -> _Compiled:
+        """The statement as the driver takes it."""
+        found = self._compiled.get(dialect.name)
+        if found is None:
+            found = self._compiled[dialect.name] = _Compiled.of(self.statement, dialect)
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Compiled:
+    sql: str
+    positional: bool
+    # Of each parameter: its name, its value or that it must be given, how the driver takes it.
+    parameters: tuple[tuple[str, Any, bool, _Convert | None], ...]
+    converters: tuple[tuple[int, _Convert], ...]
+    tables: frozenset[str]
+
+    @classmethod
+    def of(cls, statement: AnySelect, dialect: Dialect) -> _Compiled:
+        named = [each.key for each in _all(BindParameter, statement) if not each.unique]
+        compiled: Any = statement.params(dict.fromkeys(named)).compile(
+            dialect=dialect,
+            # What only goes into a statement as text (a separator, say) is put there at once.
+            compile_kwargs={"render_postcompile": True},
+        )
+        names = compiled.positiontup if compiled.positional else list(compiled.binds)
+        types = [column.type for column in statement.selected_columns]
+        wires = [(index, _wire(type_, dialect)) for index, type_ in enumerate(types)]
+        return cls(
+            sql=str(compiled),
+            positional=compiled.positional,
+            parameters=tuple(_parameter(name, compiled.binds[name], dialect) for name in names),
+            converters=tuple((index, wire) for index, wire in wires if wire),
+            tables=frozenset(table.name for table in _all(Table, statement)),
+        )
+
+    def arguments(self, given: Mapping[str, Any]) -> Any:
+        """What the driver is handed: a tuple, or a mapping if it takes names. KeyError for a
+        parameter that was not given."""
+        values = [
+            convert(given[name] if required else value)
+            if convert
+            else (given[name] if required else value)
+            for name, value, required, convert in self.parameters
+        ]
+        if self.positional:
+            return tuple(values)
+        return {entry[0]: value for entry, value in zip(self.parameters, values, strict=True)}
+
+    def converted(self, rows: Values) -> Values:
+        """The rows with each value as it goes into JSON; column by column, which is quicker."""
+        if not rows or not self.converters:
+            return rows
+        columns: list[Iterable[Any]] = list(zip(*rows, strict=True))
+        for index, convert in self.converters:
+            columns[index] = [convert(value) for value in columns[index]]
+        return list(zip(*columns, strict=True))
+
+
+def _parameter(name: str, bind: Any, dialect: Dialect) -> tuple[str, Any, bool, _Convert | None]:
+    convert = bind.type.dialect_impl(dialect).bind_processor(dialect)
+    return name, bind.value, not bind.unique, convert
+
+
+def _all(kind: type[E], statement: AnySelect) -> Iterator[E]:
+    """Everything of a kind in a statement."""
+    for element in visitors.iterate(statement):
+        if isinstance(element, kind):
+            yield element
+
+
+def _wire(type_: TypeEngine[Any], dialect: Dialect) -> _Convert | None:
+    """How a column's values become what goes into JSON."""
+    if isinstance(type_, UtcDateTime):
+        return _moment_of_text if dialect.name == "sqlite" else _moment
+    return type_.dialect_impl(dialect).result_processor(dialect, None)
+
+
+def _moment_of_text(value: str | None) -> str | None:
+    return value and value.replace(" ", "T") + "Z"
+
+
+def _moment(value: datetime | None) -> str | None:
+    if value is None:
+        return None
+    return value.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+class Reader:
+    """Runs queries on connections of a pool.
+
+    A connection that turns out to be gone is replaced, once: reading again does no harm.
+    """
+
+    def __init__(self, engine: AsyncEngine, database: Database) -> None:
+        self.engine = engine
+        self.changes = database.changes
+
+    async def rows(self, query: Query, given: Mapping[str, Any]) -> Values:
+        """What a query finds. Raises as the driver does, like a session."""
+        try:
+            return await self._rows(query, given)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+        return await self._rows(query, given)
+
+    async def _rows(self, query: Query, given: Mapping[str, Any]) -> Values:
+        async with self.engine.connect() as connection:
+            compiled = query.compiled(self.engine.dialect)
+            found = await connection.exec_driver_sql(compiled.sql, compiled.arguments(given))
+            return compiled.converted([tuple(row) for row in found.all()])
+
+    def version(self, query: Query) -> int:
+        """Grows with every transaction of this process that writes what a query reads."""
+        tables = query.compiled(self.engine.dialect).tables
+        return self.changes.version(*[(name, act) for name in tables for act in Act])
+
+    async def dispose(self) -> None:
+        """Close what is open."""
+        await self.engine.dispose()
+
+
+class SqliteReader(Reader):
+    """Runs queries in the event loop; one that takes longer than LOOP_SECONDS starts anew in a
+    thread, where it is from then on run at once."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database.reading, database)
+        self._connection: sqlite3.Connection | None = None
+        self._until = 0.0
+        self._slow: dict[Query, float] = {}
+
+    async def rows(self, query: Query, given: Mapping[str, Any]) -> Values:
+        compiled, now = query.compiled(self.engine.dialect), time.monotonic()
+        if self._slow.get(query, 0) < now:
+            self._until = now + LOOP_SECONDS
+            # Interrupted, locked for once, or wrong: the engine's connection tells them apart.
+            with suppress(sqlite3.Error):
+                found = self._opened().execute(compiled.sql, compiled.arguments(given)).fetchall()
+                return compiled.converted(found)
+            if self._is_late():
+                self._slow[query] = now + SLOW_SECONDS
+        return await super().rows(query, given)
+
+    async def dispose(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            arguments, options = self.engine.dialect.create_connect_args(self.engine.url)
+            self._connection = sqlite3.connect(arguments[0], **options)
+            prepare_sqlite(self._connection)
+            self._connection.execute("PRAGMA busy_timeout=0")
+            self._connection.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
+            self._connection.execute("PRAGMA query_only=ON")
+            self._connection.set_progress_handler(self._is_late, _STEPS)
+        return self._connection
+
+    def _is_late(self) -> bool:
+        return time.monotonic() > self._until
+
+
+def open_reader(database: Database) -> Reader:
+    """The reader that suits a database."""
+    if database.dialect == "sqlite":
+        return SqliteReader(database)
+    return Reader(database.reading, database)

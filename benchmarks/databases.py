@@ -1,0 +1,96 @@
+"""Databases of the benchmarks' own: made, filled, and dropped at the end."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.engine import URL, make_url
+
+from benchmarks.dataset import SECRET, DataSet, fill
+from benchmarks.machine import Machine
+from benchmarks.servers import migrate
+
+NAME = "cimiento_bench"
+SERVERS = {
+    "mariadb": os.environ.get("BENCH_MARIADB_URL", "mysql://root@127.0.0.1:3306"),
+    "postgresql": os.environ.get("BENCH_POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432"),
+}
+DATABASES = ("sqlite", *SERVERS)
+_SYNC_DRIVERS = {"sqlite": "sqlite", "mariadb": "mysql+pymysql", "postgresql": "postgresql+psycopg"}
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A database with the data set in it. `engine` looks at it behind the server's back."""
+
+    name: str
+    data: DataSet
+    engine: Engine
+    environment: dict[str, str]
+    directory: Path
+
+
+def answers(name: str) -> bool:
+    """Whether there is such a database to measure on."""
+    if name not in SERVERS:
+        return True
+    parts = make_url(SERVERS[name])
+    try:
+        socket.create_connection((parts.host or "", parts.port or 0), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def filled(name: str, data: DataSet, machine: Machine, directory: Path) -> Iterator[Filled]:
+    """A database with the schema of the migrations and the data set, dropped afterwards."""
+    with _empty(name, directory) as url:
+        environment = machine.environment(
+            environment="development",
+            secret_key=SECRET,
+            database_url=url.render_as_string(hide_password=False),
+            data_dir=directory,
+            access_log="false",
+            docs_enabled="true",
+        )
+        migrate(machine, environment, directory)
+        engine = create_engine(_sync(name, url))
+        try:
+            fill(engine, data)
+            yield Filled(name, data, engine, environment, directory)
+        finally:
+            engine.dispose()
+
+
+@contextmanager
+def _empty(name: str, directory: Path) -> Iterator[URL]:
+    if name not in SERVERS:
+        yield URL.create("sqlite", database=str(directory / "bench.db"))
+        return
+    server = make_url(SERVERS[name])
+    # PostgreSQL has to be connected to some database, if only to make another.
+    admin = server.set(database="postgres" if name == "postgresql" else None)
+    engine = create_engine(_sync(name, admin), isolation_level="AUTOCOMMIT")
+    force = " WITH (FORCE)" if name == "postgresql" else ""
+    drop = text(f"DROP DATABASE IF EXISTS {NAME}{force}")
+    try:
+        with engine.connect() as connection:
+            connection.execute(drop)
+            connection.execute(text(f"CREATE DATABASE {NAME}"))
+        yield server.set(database=NAME)
+    finally:
+        with engine.connect() as connection:
+            connection.execute(drop)
+        engine.dispose()
+
+
+def _sync(name: str, url: URL) -> URL:
+    url = url.set(drivername=_SYNC_DRIVERS[name])
+    return url.update_query_dict({"charset": "utf8mb4"}) if name == "mariadb" else url

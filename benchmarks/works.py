@@ -1,0 +1,200 @@
+"""The works that are measured: what is sent, and what has to come back."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode
+
+from app.core.permissions import Permission
+from app.models.base import Row
+from app.models.posts import Post
+from app.models.sessions import LoginSession
+from benchmarks.dataset import CALLER_ID, CONTENT_LENGTH, PASSWORD
+from benchmarks.load import Request
+from benchmarks.stage import API, PAGE_SIZE, Stage, expect
+
+_FORM = "application/x-www-form-urlencoded"
+_NEW_POST = {"title": "A post of the benchmark", "content": "x" * CONTENT_LENGTH}
+# As many different posts as are asked for, at most: they are kept in one file.
+_SPREAD = 10_000
+_LOOKS = 3
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something people do with the API.
+
+    `requests` is what the load sends in turn; `check` asks once more, and compares the answers
+    with the data set; `grows` is the table that gets a row by each answer.
+    """
+
+    name: str
+    title: str
+    requests: Callable[[Stage], list[Request]]
+    check: Callable[[Stage], None]
+    grows: type[Row] | None = None
+
+
+def _tokens(stage: Stage, many: bool) -> Sequence[str]:
+    return stage.tokens if many else [stage.token]
+
+
+def _some_tokens(stage: Stage, many: bool) -> Sequence[str]:
+    tokens = _tokens(stage, many)
+    return tokens[:: max(1, len(tokens) // _LOOKS)]
+
+
+# --- Reading ---------------------------------------------------------------------------------
+
+
+def _posts(stage: Stage, *, many: bool = False) -> list[Request]:
+    tokens, total = _tokens(stage, many), stage.data.posts
+    ids = random.Random(7).sample(range(1, total + 1), min(total, _SPREAD))  # noqa: S311  no secret
+    return [
+        Request(f"{API}/posts/{post_id}", tokens[place % len(tokens)])
+        for place, post_id in enumerate(ids)
+    ]
+
+
+def _check_posts(stage: Stage, *, many: bool = False) -> None:
+    asked = _posts(stage, many=many)
+    for request in asked[:: max(1, len(asked) // _LOOKS)]:
+        body = stage.ask(request)
+        _expect_post(stage, body, int(request.path.rpartition("/")[2]))
+
+
+def _expect_post(stage: Stage, body: dict[str, Any], post_id: int) -> None:
+    wanted = stage.data.shown(post_id)
+    expect({name: body[name] for name in wanted}, wanted, f"post {post_id}")
+
+
+def _page(stage: Stage, *, number: int, many: bool = False) -> list[Request]:
+    place = f"page={number}&" if number > 1 else ""
+    path = f"{API}/posts?{place}page_size={PAGE_SIZE}"
+    return [Request(path, token) for token in _tokens(stage, many)]
+
+
+def _first_page(stage: Stage, *, many: bool = False) -> list[Request]:
+    return _page(stage, number=1, many=many)
+
+
+def _far_page(stage: Stage) -> list[Request]:
+    return _page(stage, number=stage.far_page)
+
+
+def _behind_cursor(stage: Stage) -> list[Request]:
+    path = f"{API}/posts?cursor={stage.far_cursor()}&page_size={PAGE_SIZE}"
+    return [Request(path, stage.token)]
+
+
+def _check_first_page(stage: Stage, *, many: bool = False) -> None:
+    for token in _some_tokens(stage, many):
+        body = stage.ask(Request(_first_page(stage)[0].path, token))
+        _expect_page(stage, body, number=1, total=stage.data.posts)
+
+
+def _check_far_page(stage: Stage) -> None:
+    body = stage.ask(_far_page(stage)[0])
+    _expect_page(stage, body, number=stage.far_page, total=stage.data.posts)
+
+
+def _check_cursor(stage: Stage) -> None:
+    body = stage.ask(_behind_cursor(stage)[0])
+    _expect_page(stage, body, number=stage.far_page, total=None)
+
+
+def _expect_page(stage: Stage, body: dict[str, Any], *, number: int, total: int | None) -> None:
+    """The newest posts come first, so a page's ids follow from its number."""
+    first = stage.data.posts - (number - 1) * PAGE_SIZE
+    wanted = range(first, max(0, first - PAGE_SIZE), -1)
+    expect(body["total"], total, f"total of page {number}")
+    expect(len(body["items"]), len(wanted), f"length of page {number}")
+    for item, post_id in zip(body["items"], wanted, strict=True):
+        _expect_post(stage, item, post_id)
+
+
+def _me(stage: Stage, *, many: bool = False) -> list[Request]:
+    return [Request(f"{API}/users/me", token) for token in _tokens(stage, many)]
+
+
+def _check_me(stage: Stage, *, many: bool = False) -> None:
+    for token in _some_tokens(stage, many):
+        _expect_person(stage, token, stage.tokens.index(token) + 1)
+
+
+def _expect_person(stage: Stage, token: str, user_id: int) -> None:
+    body = stage.ask(Request(f"{API}/users/me", token))
+    expect(body["id"], user_id, "id of me")
+    expect(body["email"], stage.data.email(user_id), f"address of user {user_id}")
+    expect(body["name"], stage.data.name(user_id), f"name of user {user_id}")
+    roles = sorted(role["name"] for role in body["roles"])
+    expect(roles, stage.data.roles(user_id), f"roles of user {user_id}")
+    expect(Permission.posts_write in body["permissions"], True, "whether everybody may write")
+
+
+# --- Writing ---------------------------------------------------------------------------------
+
+
+def _creations(stage: Stage) -> list[Request]:
+    return [Request(f"{API}/posts", stage.token, json.dumps(_NEW_POST))]
+
+
+def _check_creation(stage: Stage) -> None:
+    body = stage.ask(_creations(stage)[0], status=201)
+    expect(stage.written(body["id"]), {"author_id": CALLER_ID, **_NEW_POST}, "row of a new post")
+    shown = stage.ask(Request(f"{API}/posts/{body['id']}", stage.token))
+    expect(shown["content"], _NEW_POST["content"], "content of a new post")
+    listed = stage.ask(_first_page(stage)[0])
+    expect(listed["items"][0]["id"], body["id"], "first post of the listing")
+    expect(listed["total"], stage.count(Post), "total with the new posts")
+
+
+def _logins(stage: Stage) -> list[Request]:
+    forms = (
+        urlencode({"username": stage.data.email(user_id), "password": PASSWORD})
+        for user_id in range(1, stage.data.logins + 1)
+    )
+    return [Request(f"{API}/auth/login", body=form, content_type=_FORM) for form in forms]
+
+
+def _check_login(stage: Stage) -> None:
+    body = stage.ask(_logins(stage)[CALLER_ID - 1])
+    _expect_person(stage, body["access_token"], CALLER_ID)
+
+
+# --- All of them -----------------------------------------------------------------------------
+
+_ALL = (
+    Work("post", "one post by id, with its author", _posts, _check_posts),
+    Work("page", "20 posts with authors and total", _first_page, _check_first_page),
+    Work("me", "one's own account", _me, _check_me),
+    Work("page450", "page 450, by number", _far_page, _check_far_page),
+    Work("cursor", "page 450, by cursor", _behind_cursor, _check_cursor),
+    Work(
+        "post1000",
+        "post, 1,000 callers in turn",
+        partial(_posts, many=True),
+        partial(_check_posts, many=True),
+    ),
+    Work(
+        "page1000",
+        "page, 1,000 callers in turn",
+        partial(_first_page, many=True),
+        partial(_check_first_page, many=True),
+    ),
+    Work(
+        "me1000",
+        "me, 1,000 callers in turn",
+        partial(_me, many=True),
+        partial(_check_me, many=True),
+    ),
+    Work("create", "a new post of 240 characters", _creations, _check_creation, Post),
+    Work("login", "a login", _logins, _check_login, LoginSession),
+)
+# What writes comes last: what reads finds the data set as it was made.
+WORKS = {work.name: work for work in _ALL}
