@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -159,6 +159,11 @@ class Reader:
             compiled = query.compiled(self.engine.dialect)
             found = await connection.exec_driver_sql(compiled.sql, compiled.arguments(given))
             return compiled.converted([tuple(row) for row in found.all()])
+
+    def arguments(self, query: Query, given: Mapping[str, Any]) -> Hashable:
+        """What a query makes of its parameters: equal for equal questions."""
+        arguments = query.compiled(self.engine.dialect).arguments(given)
+        return tuple(arguments.values()) if isinstance(arguments, dict) else arguments
 
     def version(self, query: Query) -> int:
         """Grows with every transaction of this process that writes what a query reads."""

@@ -13,6 +13,7 @@ from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from pydantic_core import from_json, to_json
@@ -41,8 +42,8 @@ R = TypeVar("R")
 U = TypeVar("U")
 Column = Mapped[Any] | ColumnElement[Any]
 AnySelect = Select[*tuple[Any, ...]]
-_MAX_LISTINGS = 500
-_MAX_STARTS = 2_000
+_MAX_REMEMBERED = 2_000
+_MAX_STARTS = 1_000
 _MARK_BYTES = 16
 # What other processes write is seen in the total after this long; in the items, at once.
 REMEMBER_SECONDS = 1.0
@@ -52,7 +53,8 @@ REMEMBER_SECONDS = 1.0
 class Listing(Generic[T]):
     """How a resource is listed. Made once for each set of filters: their values are parameters.
 
-    `matching` selects from the resource with its filters, columns and order left open; `id`
+    `matching` selects from the resource with its filters, columns and order left open, and
+    `counted` the same in parts that do not overlap, if it is cheaper to count them apart; `id`
     breaks ties; `keys` maps each sort to the never-null column it orders by; `rows` selects
     what a page shows, given the page's ids as a subquery to join; `item` makes an item of what
     `rows` selects. `name` keeps the cursors of one listing out of another.
@@ -65,6 +67,7 @@ class Listing(Generic[T]):
     rows: Callable[[Subquery], AnySelect]
     item: Callable[[tuple[Any, ...]], T]
     include_deleted: bool = False
+    counted: Sequence[AnySelect] = ()
     _queries: dict[Hashable, Query] = field(default_factory=dict)
     _moments: set[str] = field(default_factory=set)
 
@@ -72,9 +75,10 @@ class Listing(Generic[T]):
         moments = {name for name, key in self.keys.items() if isinstance(_type(key), UtcDateTime)}
         self._moments.update(moments)
 
-    def count(self) -> Query:
-        """How many rows match."""
-        return self._made("count", self._counting)
+    def counts(self) -> list[Query]:
+        """How many rows match: the sum of these."""
+        parts = self.counted or (self.matching,)
+        return [self._made(place, partial(_counting, part)) for place, part in enumerate(parts)]
 
     def page(self, sort: str, *, after: bool) -> Query:
         """The rows of a page, each ending with its sort key and its id: `limit` of them, behind
@@ -90,9 +94,6 @@ class Listing(Generic[T]):
             self._queries[name] = Query(make(), include_deleted=self.include_deleted)
         return self._queries[name]
 
-    def _counting(self) -> AnySelect:
-        return self.matching.with_only_columns(func.count(), maintain_column_froms=True)
-
     def _paging(self, sort: str, after: bool) -> AnySelect:
         key, descending = self.keys[sort.removeprefix("-")], sort.startswith("-")
         ids = self.matching.with_only_columns(
@@ -101,11 +102,15 @@ class Listing(Generic[T]):
         if after:
             ids = ids.where(_behind(key, self.id, descending))
         else:
-            ids = ids.offset(bindparam("offset", type_=Integer))
+            ids = ids.offset(bindparam("offset", type_=BigInteger))
         ids = ids.order_by(*_ordered(key, self.id, descending))
         page = ids.limit(bindparam("limit", type_=Integer)).subquery("page")
         rows = self.rows(page).add_columns(page.c.sort_key, page.c.id)
         return rows.order_by(*_ordered(page.c.sort_key, page.c.id, descending))
+
+
+def _counting(matching: AnySelect) -> AnySelect:
+    return matching.with_only_columns(func.count(), maintain_column_froms=True)
 
 
 def _type(column: Any) -> TypeEngine[Any]:
@@ -229,23 +234,29 @@ class Cursors:
 
 
 @dataclass(slots=True)
-class _Known:
-    """What is remembered of a listing: its total, and the positions behind which pages begin,
-    by page size and number."""
+class _Remembered(Generic[R]):
+    """Something found out, good while the version stays, for a while."""
 
     version: int
     until: float
-    total: int
-    starts: dict[tuple[int, int], tuple[Any, int]] = field(default_factory=dict)
+    found: R
+
+
+Starts = dict[tuple[int, int], tuple[Any, int]]
 
 
 class Pages:
-    """Finds pages of listings."""
+    """Finds pages of listings.
+
+    Remembers for REMEMBER_SECONDS, unless this process writes meanwhile, how many rows a count
+    has found and, by page size and number, the positions behind which pages begin.
+    """
 
     def __init__(self, reader: Reader, cursors: Cursors) -> None:
         self.reader = reader
         self.cursors = cursors
-        self._known: dict[Hashable, _Known] = {}
+        self._totals: dict[Hashable, _Remembered[int]] = {}
+        self._starts: dict[Hashable, _Remembered[Starts]] = {}
 
     async def page(self, listing: Listing[T], query: PageQuery, given: dict[str, Any]) -> PageOf[T]:
         """The page a query asks for, with `given` as the values of the listing's filters."""
@@ -261,19 +272,20 @@ class Pages:
         self, listing: Listing[T], query: PageQuery, given: dict[str, Any]
     ) -> PageOf[T]:
         number, size, sort = query.page, query.page_size, query.sort
-        known, is_fresh = await self._knowledge(listing, sort, given)
-        start, limit = known.starts.get((size, number)), {"limit": size}
+        starts = self._starts_of(listing, sort, given)
+        start, limit = starts.get((size, number)), {"limit": size}
+        total = await self._total(listing, given)
         if start is not None:
             found = await self._behind(listing, sort, start, given | limit)
         else:
             offset = {"offset": (number - 1) * size}
             found = await self.reader.rows(listing.page(sort, after=False), given | limit | offset)
-        if not is_fresh and len(found) != max(0, min(size, known.total - (number - 1) * size)):
+        if len(found) != max(0, min(size, total - (number - 1) * size)):
             # Another process has written: what is on the page never contradicts the total.
-            known.total = await self._count(listing, given)
-            known.starts.clear()
-        _learn(known, found, size, number, descending=sort.startswith("-"))
-        return self._enveloped(listing, query, sort, found, known.total)
+            starts.clear()
+            total = await self._total(listing, given, anew=True)
+        _learn(starts, found, size, number, descending=sort.startswith("-"))
+        return self._enveloped(listing, query, sort, found, total)
 
     async def _behind(
         self,
@@ -288,25 +300,30 @@ class Pages:
         behind = {"last_key": key, "last_id": row_id}
         return await self.reader.rows(listing.page(sort, after=True), given | behind)
 
-    async def _knowledge(
-        self, listing: Listing[T], sort: str, given: dict[str, Any]
-    ) -> tuple[_Known, bool]:
-        """What is known of a listing as it stands now, and whether it was just found out."""
-        name = (listing, sort, *given.items())
-        version, now = self.reader.version(listing.count()), time.monotonic()
-        known = self._known.get(name)
-        if known is not None and known.version == version and now < known.until:
-            return known, False
-        if len(self._known) >= _MAX_LISTINGS:
-            self._known.clear()
-        total = await self._count(listing, given)
-        known = _Known(version, now + REMEMBER_SECONDS, total)
-        self._known[name] = known
-        return known, True
+    def _starts_of(self, listing: Listing[T], sort: str, given: dict[str, Any]) -> Starts:
+        query = listing.page(sort, after=False)
+        name, version, now = (query, *given.items()), self.reader.version(query), time.monotonic()
+        known = self._starts.get(name)
+        if known is None or known.version != version or now >= known.until:
+            known = _Remembered(version, now + REMEMBER_SECONDS, Starts())
+            _keep(self._starts, name, known)
+        return known.found
 
-    async def _count(self, listing: Listing[T], given: dict[str, Any]) -> int:
-        [(total,)] = await self.reader.rows(listing.count(), given)
-        return int(total)
+    async def _total(
+        self, listing: Listing[T], given: dict[str, Any], *, anew: bool = False
+    ) -> int:
+        return sum([await self._count(query, given, anew) for query in listing.counts()])
+
+    async def _count(self, query: Query, given: dict[str, Any], anew: bool) -> int:
+        # By what the query really uses: a count that is the same for everybody is made once.
+        name = query, self.reader.arguments(query, given)
+        version, now = self.reader.version(query), time.monotonic()
+        known = self._totals.get(name)
+        if anew or known is None or known.version != version or now >= known.until:
+            [(total,)] = await self.reader.rows(query, given)
+            known = _Remembered(version, now + REMEMBER_SECONDS, int(total))
+            _keep(self._totals, name, known)
+        return known.found
 
     def _enveloped(
         self, listing: Listing[T], query: PageQuery, sort: str, found: Values, total: int | None
@@ -317,12 +334,18 @@ class Pages:
         return page_of(query, found, total=total, item=listing.item, position=position)
 
 
-def _learn(known: _Known, found: Values, size: int, number: int, *, descending: bool) -> None:
+def _keep(memory: dict[Hashable, _Remembered[R]], name: Hashable, known: _Remembered[R]) -> None:
+    if len(memory) >= _MAX_REMEMBERED:
+        memory.clear()
+    memory[name] = known
+
+
+def _learn(starts: Starts, found: Values, size: int, number: int, *, descending: bool) -> None:
     """Remember where this page begins (behind its first row, taken as one id further), and where
     the next one does."""
-    if not found or len(known.starts) >= _MAX_STARTS:
+    if not found or len(starts) >= _MAX_STARTS:
         return
     first, last = found[0], found[-1]
-    known.starts[size, number] = first[-2], first[-1] + (1 if descending else -1)
+    starts[size, number] = first[-2], first[-1] + (1 if descending else -1)
     if len(found) == size:
-        known.starts[size, number + 1] = last[-2], last[-1]
+        starts[size, number + 1] = last[-2], last[-1]

@@ -227,10 +227,18 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
 
 @lru_cache(512)
 def _listing(view: View, deleted: bool, filters: tuple[str, ...]) -> Listing[dict[str, Any]]:
+    matching = select(Post.id).where(*(_FILTERS[name] for name in filters))
     seen = in_trash(view) if deleted else visible(view)
     return Listing(
         name="posts",
-        matching=select(Post.id).where(seen, *(_FILTERS[name] for name in filters)),
+        matching=matching.where(seen),
+        # The published ones are as many for everybody, and counted once.
+        counted=(
+            matching.where(visible(View.public)),
+            matching.where(Post.status != PostStatus.published, Post.author_id == _ME),
+        )
+        if view is View.own and not deleted
+        else (),
         id=Post.id,
         keys={
             "created_at": Post.created_at,

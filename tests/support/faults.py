@@ -6,7 +6,13 @@ import asyncio
 import socket
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +32,7 @@ from app.models import Base
 from tests.conftest import CHEAP, make_settings
 from tests.support.client import Client
 from tests.support.openapi import Contract
+from tests.support.sql import engines
 
 _WRITES = ("INSERT", "UPDATE", "DELETE")
 _WROTE = "tests_wrote"
@@ -178,11 +185,11 @@ def counted_failures(database: Database) -> Iterator[list[BaseException]]:
     def note(context: Any) -> None:
         met.append(context.original_exception)
 
-    event.listen(database.engine.sync_engine, "handle_error", note)
-    try:
+    with ExitStack() as stack:
+        for engine in engines(database):
+            event.listen(engine, "handle_error", note)
+            stack.callback(event.remove, engine, "handle_error", note)
         yield met
-    finally:
-        event.remove(database.engine.sync_engine, "handle_error", note)
 
 
 @contextmanager
