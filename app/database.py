@@ -26,22 +26,16 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.orm.exc import StaleDataError
 
+from app import sqlite
 from app.config import Settings
 from app.core.exceptions import AppError, Conflict, Unavailable
+from app.sqlite import LOCK_WAIT_SECONDS
 
 POOL_TIMEOUT_SECONDS = 3
 POOL_RECYCLE_SECONDS = 1800
 STATEMENT_SECONDS = 10
-LOCK_WAIT_SECONDS = 3
 _READONLY = "cimiento_readonly"
 _WRITTEN = "cimiento_written"
-_SQLITE_PRAGMAS = (
-    "journal_mode=WAL",
-    # NORMAL would not survive a power cut: what is acknowledged must be on the disk.
-    "synchronous=FULL",
-    "foreign_keys=ON",
-    f"busy_timeout={LOCK_WAIT_SECONDS * 1000}",
-)
 # MariaDB/MySQL error numbers and SQLSTATEs after which the same transaction may succeed.
 _TRANSIENT_ERRNOS = {1205, 1213, 1020}
 _TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03"}
@@ -156,7 +150,7 @@ def connect(settings: Settings) -> Database:
     url = settings.url
     if url.get_backend_name() == "sqlite":
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        engine = _engine(settings)
+        engine = _engine(settings, async_creator=sqlite.Opener(url))
         _listen_on_sqlite(engine)
         return Database(engine, engine.execution_options(**{_READONLY: True}))
     return Database(
@@ -208,32 +202,12 @@ _POSTGRESQL_SESSION = (
 )
 
 
-def prepare_sqlite(connection: Any) -> None:
-    """Set up a connection of the driver's, or of the standard library."""
-    # The driver must not open transactions by itself: `_listen_on_sqlite` does.
-    connection.isolation_level = None
-    # SQLite's own knows ASCII alone: a search for `é` would not find `É`.
-    connection.create_function("lower", 1, _lower, deterministic=True)
-    cursor = connection.cursor()
-    for pragma in _SQLITE_PRAGMAS:
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
 def _listen_on_sqlite(engine: AsyncEngine) -> None:
-    @event.listens_for(engine.sync_engine, "connect")
-    def connected(connection: Any, _: object) -> None:
-        prepare_sqlite(connection)
-
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Any) -> None:
         # A deferred transaction that turns writer fails with "database is locked" under load.
         readonly = connection.get_execution_options().get(_READONLY)
         connection.exec_driver_sql("BEGIN" if readonly else "BEGIN IMMEDIATE")
-
-
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
 
 
 def is_transient(error: Exception) -> bool:

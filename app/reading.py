@@ -22,8 +22,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.sql import visitors
 from sqlalchemy.types import TypeEngine
 
-from app.database import Act, Database, prepare_sqlite
+from app.database import Act, Database
 from app.models.base import UtcDateTime, hiding_deleted
+from app.sqlite import open_raw
 
 AnySelect = Select[*tuple[Any, ...]]
 E = TypeVar("E")
@@ -204,10 +205,7 @@ class SqliteReader(Reader):
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
-            arguments, options = self.engine.dialect.create_connect_args(self.engine.url)
-            self._connection = sqlite3.connect(arguments[0], **options)
-            prepare_sqlite(self._connection)
-            self._connection.execute("PRAGMA busy_timeout=0")
+            self._connection = open_raw(self.engine.url, busy_seconds=0)
             self._connection.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
             self._connection.execute("PRAGMA query_only=ON")
             self._connection.set_progress_handler(self._is_late, _STEPS)

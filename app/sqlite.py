@@ -1,0 +1,182 @@
+"""SQLite inside the event loop, behind the interface that SQLAlchemy knows from aiosqlite.
+
+A statement takes microseconds, and a hop to a thread many of them: what is short by its nature
+runs where it is called. What may take long, a COMMIT that waits for the disk above all, runs in
+a thread. One connection writes at a time, in the order they came: SQLite would let them try in
+turns, with pauses, and the unlucky wait for seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from sqlalchemy.engine import URL
+
+T = TypeVar("T")
+_PRAGMAS = (
+    "journal_mode=WAL",
+    # NORMAL would not survive a power cut: what is acknowledged must be on the disk.
+    "synchronous=FULL",
+    "foreign_keys=ON",
+)
+# An UPDATE or a DELETE may touch any number of rows.
+_SHORT = ("SELECT", "INSERT", "BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK", "PRAGMA")
+_PAUSE_SECONDS = 0.005
+LOCK_WAIT_SECONDS = 3
+
+
+def open_raw(url: URL, *, busy_seconds: float = LOCK_WAIT_SECONDS) -> sqlite3.Connection:
+    """A connection of the standard library's, set up as all of them."""
+    [path], given = url.get_dialect()().create_connect_args(url)
+    options: dict[str, Any] = {**given, "timeout": busy_seconds, "isolation_level": None}
+    options["check_same_thread"] = False  # one at a time uses it, but not always the same one
+    connection: sqlite3.Connection = sqlite3.connect(path, **options)
+    # SQLite's own knows ASCII alone: a search for `é` would not find `É`.
+    connection.create_function("lower", 1, _lower, deterministic=True)
+    for pragma in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+class Opener:
+    """Opens the connections of one engine, of which one writes at a time."""
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+        self._turns = asyncio.Lock()
+
+    async def __call__(self) -> Connection:
+        raw = await asyncio.to_thread(open_raw, self._url)
+        raw.execute("PRAGMA busy_timeout=0")
+        return Connection(raw, self._turns)
+
+
+class Connection:
+    """A connection with the methods of aiosqlite that SQLAlchemy's dialect calls."""
+
+    isolation_level = None
+
+    def __init__(self, raw: sqlite3.Connection, turns: asyncio.Lock) -> None:
+        self._connection: sqlite3.Connection | None = raw
+        self._raw = raw
+        self._turns = turns
+        self._has_turn = False
+
+    def cursor(self) -> Cursor:
+        return Cursor(self, self._raw.cursor())
+
+    async def create_function(self, *definition: Any, **options: Any) -> None:
+        self._raw.create_function(*definition, **options)
+
+    async def run(self, sql: str, work: Callable[[], T]) -> T:
+        """Do some work that a statement stands for."""
+        if sql.startswith("BEGIN IMMEDIATE"):
+            return await self._begin(work)
+        return work() if sql.startswith(_SHORT) else await self._in_thread(work)
+
+    async def commit(self) -> None:
+        try:
+            if self._has_turn:
+                await self._in_thread(self._raw.commit)
+            else:
+                self._raw.commit()
+        finally:
+            if not self._raw.in_transaction:
+                self._end_turn()
+
+    async def rollback(self) -> None:
+        try:
+            self._raw.rollback()
+        finally:
+            self._end_turn()
+
+    async def close(self) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Close the connection; what was not committed never happened."""
+        self._connection = None
+        self._raw.close()
+        self._end_turn()
+
+    async def _begin(self, work: Callable[[], T]) -> T:
+        try:
+            async with asyncio.timeout(LOCK_WAIT_SECONDS):
+                await self._turns.acquire()
+                self._has_turn = True
+                return await self._until_free(work)
+        except TimeoutError:
+            self._end_turn()
+            raise sqlite3.OperationalError("database is locked") from None
+        except BaseException:
+            self._end_turn()
+            raise
+
+    async def _until_free(self, work: Callable[[], T]) -> T:
+        """Another process may be writing."""
+        while True:
+            try:
+                return work()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Run in a thread, and return only when it is done: nobody else may use the connection."""
+        working = asyncio.ensure_future(asyncio.to_thread(work))
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            with suppress(sqlite3.Error):
+                await working
+            raise
+
+    def _end_turn(self) -> None:
+        if self._has_turn:
+            self._has_turn = False
+            self._turns.release()
+
+
+class Cursor:
+    """A cursor with the methods of aiosqlite that SQLAlchemy's dialect calls."""
+
+    def __init__(self, connection: Connection, raw: sqlite3.Cursor) -> None:
+        self._connection = connection
+        self._raw = raw
+        self.arraysize = raw.arraysize
+
+    async def __aenter__(self) -> Cursor:
+        return self
+
+    @property
+    def description(self) -> Any:
+        return self._raw.description
+
+    @property
+    def rowcount(self) -> int:
+        return self._raw.rowcount
+
+    @property
+    def lastrowid(self) -> int | None:
+        return self._raw.lastrowid
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Awaitable[Any]:
+        return self._connection.run(sql, lambda: self._raw.execute(sql, parameters))
+
+    def executemany(self, sql: str, parameters: Sequence[Sequence[Any]]) -> Awaitable[Any]:
+        return self._connection.run(sql, lambda: self._raw.executemany(sql, parameters))
+
+    async def fetchall(self) -> list[Any]:
+        return self._raw.fetchall()
+
+    async def close(self) -> None:
+        self._raw.close()
