@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -17,12 +18,13 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 MAX_ID = 2**63 - 1
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _EARLIEST = datetime(1000, 1, 1, tzinfo=UTC)
 
 
 def _refuse_unstorable(value: str) -> str:
     """NUL and lone surrogates cannot be stored, or not on every database."""
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+    if _UNSTORABLE.search(value):
         raise PydanticCustomError("text_unstorable", "text holds a character that cannot be kept")
     return value
 
