@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     data_dir: Path = Path("data")
     # Its URL may hold a password: kept out of what is printed of the settings.
     database_url: str = Field("", repr=False)
-    database_pool_size: int = Field(20, ge=1, le=500)
+    database_pool_size: int = Field(10, ge=1, le=500)
     request_timeout_seconds: float = Field(4.5, gt=0, le=300)
     secret_key: SecretStr = SecretStr("")
     first_admin_email: str = "admin@example.com"

@@ -118,23 +118,26 @@ class Changes:
         return sum([self._counts[each] for each in written])
 
 
+def note_written(session: AsyncSession | Session, table: str, act: Act) -> None:
+    """Count a write of a transaction that the session itself does not see."""
+    session.info.get(_WRITTEN, set()).add((table, act))
+
+
 @event.listens_for(Session, "after_flush")
 def _note_rows(session: Session, _: object) -> None:
-    written = session.info.get(_WRITTEN)
-    if written is not None:
-        for row in session.new:
-            written.add((row.__tablename__, Act.insert))
-        for row in [*session.dirty, *session.deleted]:
-            written.add((row.__tablename__, Act.change))
+    for row in session.new:
+        note_written(session, row.__tablename__, Act.insert)
+    for row in [*session.dirty, *session.deleted]:
+        note_written(session, row.__tablename__, Act.change)
 
 
 @event.listens_for(Session, "do_orm_execute")
 def _note_bulk(state: ORMExecuteState) -> None:
-    written = state.session.info.get(_WRITTEN)
     statement = state.statement
-    if written is not None and isinstance(statement, UpdateBase):
+    if isinstance(statement, UpdateBase):
         act = Act.insert if state.is_insert else Act.change
-        written.add((statement.table.name, act))  # type: ignore[union-attr]  # a Table
+        table: Any = statement.table
+        note_written(state.session, table.name, act)
 
 
 def _refuse_if_cancelled() -> None:

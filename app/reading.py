@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import BindParameter, Dialect, Select, Table
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.sql import visitors
 from sqlalchemy.types import TypeEngine
 
@@ -34,7 +34,6 @@ Values = Sequence[tuple[Any, ...]]
 LOOP_SECONDS = 0.005
 SLOW_SECONDS = 10.0
 _STEPS = 2_000  # of SQLite's machine, between two looks at the clock: about 20 µs
-_MAPPED_BYTES = 256 * 2**20  # of the file, read without a system call; shared with its cache
 _Convert = Callable[[Any], Any]
 
 
@@ -136,6 +135,14 @@ def _moment(value: datetime | None) -> str | None:
     return value.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
+async def rows_in(session: AsyncSession, query: Query, given: Mapping[str, Any]) -> Values:
+    """What a query finds inside a transaction, after what it has written so far."""
+    connection = await session.connection()
+    compiled = query.compiled(connection.dialect)
+    found = await connection.exec_driver_sql(compiled.sql, compiled.arguments(given))
+    return compiled.converted([tuple(row) for row in found.all()])
+
+
 class Reader:
     """Runs queries on connections of a pool.
 
@@ -206,7 +213,6 @@ class SqliteReader(Reader):
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
             self._connection = open_raw(self.engine.url, busy_seconds=0)
-            self._connection.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
             self._connection.execute("PRAGMA query_only=ON")
             self._connection.set_progress_handler(self._is_late, _STEPS)
         return self._connection

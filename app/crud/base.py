@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Select, String, cast, func, literal
+from sqlalchemy import ColumnElement, Insert, Select, String, cast, func, insert, inspect, literal
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.exceptions import AppError, NotFound
+from app.database import Act, note_written
+from app.models.base import Base
 from app.reading import Query, Reader
 
 T = TypeVar("T")
@@ -76,6 +79,21 @@ async def flush_out(session: AsyncSession, row: object) -> None:
     """Write that a row went to the trash, and forget it: the session would go on finding it."""
     await session.flush()
     session.expunge(row)
+
+
+async def insert_row(session: AsyncSession, model: type[Base], **values: Any) -> int:
+    """Write one row and make no object of it, where many do so at once; its (first) key."""
+    connection = await session.connection()
+    result = await connection.execute(_insertion(model), values)
+    note_written(session, model.__tablename__, Act.insert)
+    key: Any = result.inserted_primary_key
+    return int(key[0])
+
+
+@cache
+def _insertion(model: type[Base]) -> Insert:
+    table: Any = inspect(model).local_table
+    return insert(table)
 
 
 async def add_if_missing(session: AsyncSession, row: object) -> bool:

@@ -14,13 +14,13 @@ from sqlalchemy.orm import joinedload, selectinload
 from app.core.exceptions import AuthorDeleted, InvalidToken
 from app.core.permissions import Caller, Permission
 from app.crud import tags, users
-from app.crud.base import flush_out, gathered, one_or_404, read_one, scattered
+from app.crud.base import flush_out, gathered, insert_row, one_or_404, read_one, scattered
 from app.crud.pages import Listing, PageOf, Pages, contains, filters_of
 from app.models.base import INCLUDE_DELETED, utc_now
 from app.models.posts import Post, PostStatus
 from app.models.tags import PostTag, Tag
 from app.models.users import User
-from app.reading import Query, Reader
+from app.reading import Query, Reader, rows_in
 from app.schemas.posts import PostCreate, PostUpdate, UserPostQuery
 
 _LOADED = (joinedload(Post.author), selectinload(Post.labels))
@@ -128,30 +128,35 @@ async def get_for_restore(session: AsyncSession, *, caller: Caller, post_id: int
     return await one_or_404(session, statement.with_for_update(of=Post))
 
 
-async def create(session: AsyncSession, *, caller: Caller, data: PostCreate) -> Post:
+async def create(session: AsyncSession, *, caller: Caller, data: PostCreate) -> dict[str, Any]:
     """A new post of the caller's.
 
     The author's row is locked against a deletion at the same moment, which would leave a live
     post without a live author; InvalidToken when it was faster.
     """
-    author = await _live_author(session, caller.user_id)
-    if author is None:
+    if not await _lock_author(session, caller.user_id):
         raise InvalidToken
-    post = Post(
+    post_id = await insert_row(
+        session,
+        Post,
+        author_id=caller.user_id,
         title=data.title,
         content=data.content,
         status=data.status,
         published_at=utc_now() if data.status is PostStatus.published else None,
-        author=author,
-        labels=await tags.get_or_create(session, names=data.tags),
     )
-    session.add(post)
-    await session.flush()
-    return post
+    for tag in await tags.get_or_create(session, names=data.tags):
+        await insert_row(session, PostTag, post_id=post_id, tag_id=tag.id)
+    [row] = await rows_in(session, _ONE[View.all], {"post_id": post_id})
+    return _item(row)
 
 
-async def _live_author(session: AsyncSession, user_id: int) -> User | None:
-    return await session.scalar(select(User).where(User.id == user_id).with_for_update(read=True))
+_LIVE = Query(select(User.id).where(User.id == bindparam("user_id")).with_for_update(read=True))
+
+
+async def _lock_author(session: AsyncSession, user_id: int) -> bool:
+    """Keep an account from being deleted until the transaction ends; whether it is there."""
+    return bool(await rows_in(session, _LIVE, {"user_id": user_id}))
 
 
 async def update(session: AsyncSession, *, post: Post, data: PostUpdate) -> Post:
@@ -185,7 +190,7 @@ async def restore(session: AsyncSession, *, post: Post) -> Post:
     brings it back.
     """
     if post.deleted_at is not None:
-        if await _live_author(session, post.author_id) is None:
+        if not await _lock_author(session, post.author_id):
             raise AuthorDeleted
         post.restore()
         await session.flush()

@@ -224,6 +224,11 @@ def _require_match(if_match: str | None, post: Post) -> None:
         raise PreconditionFailed
 
 
+def location(request: Request, row_id: int) -> str:
+    """Where a new row of this collection is."""
+    return f"{request.url.path}/{row_id}"
+
+
 def created(request: Request, response: Response, row_id: int) -> None:
     """Say where a new row is."""
-    response.headers["Location"] = f"{request.url.path}/{row_id}"
+    response.headers["Location"] = location(request, row_id)

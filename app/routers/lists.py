@@ -25,8 +25,10 @@ class Json(Response):
 
     media_type = "application/json"
 
-    def __init__(self, content: Any, headers: dict[str, str] | None = None) -> None:
-        super().__init__(to_json(content), headers=headers)
+    def __init__(
+        self, content: Any, headers: dict[str, str] | None = None, status_code: int = 200
+    ) -> None:
+        super().__init__(to_json(content), status_code=status_code, headers=headers)
 
 
 class Parsed(Generic[T]):

@@ -17,8 +17,8 @@ from app.routers.deps import (
     PostForUpdate,
     PostsWriter,
     SessionDep,
-    created,
     etag,
+    location,
     pages_of,
     reader_of,
 )
@@ -43,16 +43,12 @@ async def list_posts(caller: MaybeCaller, query: PostQuery, request: Request) ->
 
 @router.post("", status_code=201, response_model=schemas.Post)
 async def create_post(
-    data: schemas.PostCreate,
-    caller: PostsWriter,
-    session: SessionDep,
-    request: Request,
-    response: Response,
-) -> Post:
+    data: schemas.PostCreate, caller: PostsWriter, session: SessionDep, request: Request
+) -> Json:
     """Write a post."""
     post = await posts.create(session, caller=caller, data=data)
-    created(request, response, post.id)
-    return _tagged(post, response)
+    headers = {"Location": location(request, post["id"]), "ETag": etag(post["version"])}
+    return Json(post, headers, status_code=201)
 
 
 @router.get("/{post_id}", response_model=schemas.Post, openapi_extra={"security": [{}]})
