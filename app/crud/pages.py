@@ -42,8 +42,8 @@ R = TypeVar("R")
 U = TypeVar("U")
 Column = Mapped[Any] | ColumnElement[Any]
 AnySelect = Select[*tuple[Any, ...]]
-_MAX_REMEMBERED = 2_000
-_MAX_STARTS = 1_000
+_MAX_REMEMBERED = 1_000
+_MAX_STARTS = 200
 _MARK_BYTES = 16
 # What other processes write is seen in the total after this long; in the items, at once.
 REMEMBER_SECONDS = 1.0
@@ -272,18 +272,20 @@ class Pages:
         self, listing: Listing[T], query: PageQuery, given: dict[str, Any]
     ) -> PageOf[T]:
         number, size, sort = query.page, query.page_size, query.sort
+        skipped = (number - 1) * size
+        by_offset = given | {"limit": size, "offset": skipped}
         starts = self._starts_of(listing, sort, given)
-        start, limit = starts.get((size, number)), {"limit": size}
+        start = starts.get((size, number))
         total = await self._total(listing, given)
         if start is not None:
-            found = await self._behind(listing, sort, start, given | limit)
+            found = await self._behind(listing, sort, start, given | {"limit": size})
         else:
-            offset = {"offset": (number - 1) * size}
-            found = await self.reader.rows(listing.page(sort, after=False), given | limit | offset)
-        if len(found) != max(0, min(size, total - (number - 1) * size)):
+            found = await self.reader.rows(listing.page(sort, after=False), by_offset)
+        if len(found) != max(0, min(size, total - skipped)):
             # Another process has written: what is on the page never contradicts the total.
             starts.clear()
             total = await self._total(listing, given, anew=True)
+            found = await self.reader.rows(listing.page(sort, after=False), by_offset)
         _learn(starts, found, size, number, descending=sort.startswith("-"))
         return self._enveloped(listing, query, sort, found, total)
 
@@ -343,8 +345,10 @@ def _keep(memory: dict[Hashable, _Remembered[R]], name: Hashable, known: _Rememb
 def _learn(starts: Starts, found: Values, size: int, number: int, *, descending: bool) -> None:
     """Remember where this page begins (behind its first row, taken as one id further), and where
     the next one does."""
-    if not found or len(starts) >= _MAX_STARTS:
+    if not found:
         return
+    if len(starts) >= _MAX_STARTS:
+        starts.clear()
     first, last = found[0], found[-1]
     starts[size, number] = first[-2], first[-1] + (1 if descending else -1)
     if len(found) == size:

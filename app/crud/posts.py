@@ -230,7 +230,8 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
 }
 
 
-@lru_cache(512)
+# A compiled statement is some 30 KiB, and there is one for each sort that is asked for.
+@lru_cache(64)
 def _listing(view: View, deleted: bool, filters: tuple[str, ...]) -> Listing[dict[str, Any]]:
     matching = select(Post.id).where(*(_FILTERS[name] for name in filters))
     seen = in_trash(view) if deleted else visible(view)

@@ -74,7 +74,7 @@ _SHAPING: tuple[Written, ...] = (
     *(("role_permissions", act) for act in Act),
 )
 REMEMBER_SECONDS = 0.9
-_MAX_REMEMBERED = 10_000
+_MAX_REMEMBERED = 5_000
 
 
 @dataclass(slots=True)
