@@ -8,21 +8,26 @@ on servers over connections of their own that are never inside a transaction.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import BindParameter, Dialect, Select, Table
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql import visitors
 from sqlalchemy.types import TypeEngine
+from sqlalchemy.util import greenlet_spawn
 
-from app.database import Act, Database
+from app.database import STATEMENT_SECONDS, Act, Database
 from app.models.base import UtcDateTime, hiding_deleted
 from app.sqlite import open_raw
 
@@ -33,6 +38,7 @@ Values = Sequence[tuple[Any, ...]]
 # run in a thread without being tried.
 LOOP_SECONDS = 0.005
 SLOW_SECONDS = 10.0
+_THREADS = 4
 _STEPS = 2_000  # of SQLite's machine, between two looks at the clock: about 20 µs
 _Convert = Callable[[Any], Any]
 
@@ -45,18 +51,20 @@ class Query:
 
     def __init__(self, statement: AnySelect, *, include_deleted: bool = False) -> None:
         self.statement = statement if include_deleted else hiding_deleted(statement)
-        self._compiled: dict[str, _Compiled] = {}
+        self._compiled: dict[str, Compiled] = {}
 
-    def compiled(self, dialect: Dialect) -> _Compiled:
+    def compiled(self, dialect: Dialect) -> Compiled:
         """The statement as the driver takes it."""
         found = self._compiled.get(dialect.name)
         if found is None:
-            found = self._compiled[dialect.name] = _Compiled.of(self.statement, dialect)
+            found = self._compiled[dialect.name] = Compiled.of(self.statement, dialect)
         return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Compiled:
+class Compiled:
+    """A query as one driver takes it."""
+
     sql: str
     positional: bool
     # Of each parameter: its name, its value or that it must be given, how the driver takes it.
@@ -65,7 +73,7 @@ class _Compiled:
     tables: frozenset[str]
 
     @classmethod
-    def of(cls, statement: AnySelect, dialect: Dialect) -> _Compiled:
+    def of(cls, statement: AnySelect, dialect: Dialect) -> Compiled:
         named = [each.key for each in _all(BindParameter, statement) if not each.unique]
         compiled: Any = statement.params(dict.fromkeys(named)).compile(
             dialect=dialect,
@@ -144,29 +152,60 @@ async def rows_in(session: AsyncSession, query: Query, given: Mapping[str, Any])
 
 
 class Reader:
-    """Runs queries on connections of a pool.
+    """Runs queries on connections of a pool, of which nobody asks for a transaction."""
 
-    A connection that turns out to be gone is replaced, once: reading again does no harm.
-    """
-
-    def __init__(self, engine: AsyncEngine, database: Database) -> None:
-        self.engine = engine
+    def __init__(self, database: Database) -> None:
+        self.engine = database.reading
         self.changes = database.changes
 
     async def rows(self, query: Query, given: Mapping[str, Any]) -> Values:
-        """What a query finds. Raises as the driver does, like a session."""
+        """What a query finds. Raises what a session would.
+
+        Whatever goes wrong at the first try, it is tried once more, the long way: reading again
+        does no harm, and SQLAlchemy tells the errors apart and forgets connections that are gone.
+        """
+        compiled = query.compiled(self.engine.dialect)
+        arguments = compiled.arguments(given)
+        found = await self._quickly(compiled, arguments)
+        if found is None:
+            found = await self._thoroughly(compiled, arguments)
+        return compiled.converted(found)
+
+    async def _quickly(self, compiled: Compiled, arguments: Any) -> Values | None:
+        """The rows past SQLAlchemy's connection and result; None if that failed."""
         try:
-            return await self._rows(query, given)
+            return await greenlet_spawn(self._fetch, compiled.sql, arguments)
+        except PoolTimeout:
+            raise
+        except Exception:  # noqa: BLE001 the second try tells
+            return None
+
+    def _fetch(self, sql: str, arguments: Any) -> Values:
+        connection = self.engine.sync_engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            cursor.execute(sql, arguments)
+            rows = cursor.fetchall()
+            cursor.close()
+        except BaseException:
+            connection.invalidate()
+            raise
+        finally:
+            connection.close()
+        return rows
+
+    async def _thoroughly(self, compiled: Compiled, arguments: Any) -> Values:
+        try:
+            return await self._executed(compiled, arguments)
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-        return await self._rows(query, given)
+        return await self._executed(compiled, arguments)
 
-    async def _rows(self, query: Query, given: Mapping[str, Any]) -> Values:
+    async def _executed(self, compiled: Compiled, arguments: Any) -> Values:
         async with self.engine.connect() as connection:
-            compiled = query.compiled(self.engine.dialect)
-            found = await connection.exec_driver_sql(compiled.sql, compiled.arguments(given))
-            return compiled.converted([tuple(row) for row in found.all()])
+            found = await connection.exec_driver_sql(compiled.sql, arguments)
+            return [tuple(row) for row in found.all()]
 
     def arguments(self, query: Query, given: Mapping[str, Any]) -> Hashable:
         """What a query makes of its parameters: equal for equal questions."""
@@ -188,24 +227,35 @@ class SqliteReader(Reader):
     thread, where it is from then on run at once."""
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database.reading, database)
+        super().__init__(database)
         self._connection: sqlite3.Connection | None = None
         self._until = 0.0
-        self._slow: dict[Query, float] = {}
+        self._slow: dict[Compiled, float] = {}
+        # Its own: searches must not keep commits from a thread.
+        self._threads = ThreadPoolExecutor(_THREADS, "sqlite-reader")
 
-    async def rows(self, query: Query, given: Mapping[str, Any]) -> Values:
-        compiled, now = query.compiled(self.engine.dialect), time.monotonic()
-        if self._slow.get(query, 0) < now:
+    async def _quickly(self, compiled: Compiled, arguments: Any) -> Values | None:
+        now = time.monotonic()
+        if self._slow.get(compiled, 0) < now:
             self._until = now + LOOP_SECONDS
-            # Interrupted, locked for once, or wrong: the engine's connection tells them apart.
             with suppress(sqlite3.Error):
-                found = self._opened().execute(compiled.sql, compiled.arguments(given)).fetchall()
-                return compiled.converted(found)
-            if self._is_late():
-                self._slow[query] = now + SLOW_SECONDS
-        return await super().rows(query, given)
+                return self._opened().execute(compiled.sql, arguments).fetchall()
+            if not self._is_late():
+                return None
+            self._slow[compiled] = now + SLOW_SECONDS
+        work = partial(self._patiently, compiled.sql, arguments, now + STATEMENT_SECONDS)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _patiently(self, sql: str, arguments: Any, until: float) -> Values | None:
+        with suppress(sqlite3.Error), closing(open_raw(self.engine.url)) as connection:
+            connection.set_progress_handler(lambda: time.monotonic() > until, _STEPS)
+            return connection.execute(sql, arguments).fetchall()
+        if time.monotonic() > until:
+            raise TimeoutError
+        return None
 
     async def dispose(self) -> None:
+        self._threads.shutdown(wait=False)
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -225,4 +275,4 @@ def open_reader(database: Database) -> Reader:
     """The reader that suits a database."""
     if database.dialect == "sqlite":
         return SqliteReader(database)
-    return Reader(database.reading, database)
+    return Reader(database)

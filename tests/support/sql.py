@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, event, text
 
 from app.database import Database
-from app.reading import Query, SqliteReader, Values
+from app.reading import Query, Reader, Values
 
 _NOT_WORK = ("BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK", "COMMIT")
 _EXPLAIN = {"sqlite": "EXPLAIN QUERY PLAN", "mysql": "EXPLAIN", "postgresql": "EXPLAIN"}
@@ -34,34 +34,26 @@ def watched(database: Database) -> Iterator[list[Statement]]:
         if not statement.startswith(_NOT_WORK):
             sent.append(Statement(statement, parameters))
 
-    with ExitStack() as stack:
-        for engine in engines(database):
-            event.listen(engine, "before_cursor_execute", note)
-            stack.callback(event.remove, engine, "before_cursor_execute", note)
-        if database.dialect == "sqlite":
-            stack.enter_context(_watched_loop(note))
+    rows = Reader.rows
+
+    async def noted(self: Reader, query: Query, given: Mapping[str, Any]) -> Values:
+        compiled = query.compiled(self.engine.dialect)
+        note(None, None, compiled.sql, compiled.arguments(given))
+        return await rows(self, query, given)
+
+    engine = database.engine.sync_engine
+    event.listen(engine, "before_cursor_execute", note)
+    with pytest.MonkeyPatch.context() as patch:
+        # What only reads passes the engine by.
+        patch.setattr(Reader, "rows", noted)
         yield sent
+    event.remove(engine, "before_cursor_execute", note)
 
 
 def engines(database: Database) -> list[Engine]:
     """Where statements go: to one engine on SQLite, else to one for writing and one for reading."""
     found = [database.engine.sync_engine]
     return found if database.dialect == "sqlite" else [*found, database.reading.sync_engine]
-
-
-@contextmanager
-def _watched_loop(note: Callable[..., None]) -> Iterator[None]:
-    """SQLite's queries in the event loop pass the engine by."""
-    rows = SqliteReader.rows
-
-    async def noted(self: SqliteReader, query: Query, given: Mapping[str, Any]) -> Values:
-        compiled = query.compiled(self.engine.dialect)
-        note(None, None, compiled.sql, compiled.arguments(given))
-        return await rows(self, query, given)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SqliteReader, "rows", noted)
-        yield
 
 
 async def plan(database: Database, statement: Statement) -> list[str]:
