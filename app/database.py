@@ -118,7 +118,7 @@ class Changes:
         return sum([self._counts[each] for each in written])
 
 
-def note_written(session: AsyncSession | Session, table: str, act: Act) -> None:
+def note_written(session: Session, table: str, act: Act) -> None:
     """Count a write of a transaction that the session itself does not see."""
     session.info.get(_WRITTEN, set()).add((table, act))
 

@@ -23,6 +23,7 @@ from sqlalchemy import BindParameter, Dialect, Select, Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 from sqlalchemy.sql import visitors
 from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import greenlet_spawn
@@ -145,9 +146,13 @@ def _moment(value: datetime | None) -> str | None:
 
 async def rows_in(session: AsyncSession, query: Query, given: Mapping[str, Any]) -> Values:
     """What a query finds inside a transaction, after what it has written so far."""
-    connection = await session.connection()
+    return await session.run_sync(_rows_in, query, given)
+
+
+def _rows_in(session: Session, query: Query, given: Mapping[str, Any]) -> Values:
+    connection = session.connection()
     compiled = query.compiled(connection.dialect)
-    found = await connection.exec_driver_sql(compiled.sql, compiled.arguments(given))
+    found = connection.exec_driver_sql(compiled.sql, compiled.arguments(given))
     return compiled.converted([tuple(row) for row in found.all()])
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Insert, Select, String, cast, func, insert, inspect, literal
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from app.core.exceptions import AppError, NotFound
 from app.database import Act, note_written
@@ -83,8 +84,11 @@ async def flush_out(session: AsyncSession, row: object) -> None:
 
 async def insert_row(session: AsyncSession, model: type[Base], **values: Any) -> int:
     """Write one row and make no object of it, where many do so at once; its (first) key."""
-    connection = await session.connection()
-    result = await connection.execute(_insertion(model), values)
+    return await session.run_sync(_insert_row, model, values)
+
+
+def _insert_row(session: Session, model: type[Base], values: dict[str, Any]) -> int:
+    result = session.connection().execute(_insertion(model), values)
     note_written(session, model.__tablename__, Act.insert)
     key: Any = result.inserted_primary_key
     return int(key[0])
