@@ -22,8 +22,12 @@ DOCUMENTS = sorted(
 RECORDS = sorted((ROOT / "docs" / "adr").glob("*.md"))
 SCRIPTS = sorted((ROOT / "scripts").iterdir())
 FILE_SUFFIXES = {".md", ".py", ".toml", ".txt", ".yaml", ".ini", ".html", ".example"}
-# Named in documents, but nothing of ours: they tell the tests where to look for databases.
-TEST_VARIABLES = {"TEST_MARIADB_URL", "TEST_POSTGRESQL_URL"}
+# Named in documents, but no settings: they tell tests and benchmarks where to look for databases,
+# and which Python is to serve.
+TEST_VARIABLES = {
+    *("TEST_MARIADB_URL", "TEST_POSTGRESQL_URL"),
+    *("BENCH_MARIADB_URL", "BENCH_POSTGRESQL_URL", "BENCH_PYTHON"),
+}
 # Written by the app where it runs.
 MADE_AT_RUN_TIME = "data"
 

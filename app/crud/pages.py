@@ -45,7 +45,8 @@ AnySelect = Select[*tuple[Any, ...]]
 _MAX_REMEMBERED = 1_000
 _MAX_STARTS = 200
 _MARK_BYTES = 16
-# What other processes write is seen in the total after this long; in the items, at once.
+# What other processes write is seen in the total, and in where later pages begin, after this
+# long; on the first page, behind a cursor and in what a row holds, at once.
 REMEMBER_SECONDS = 1.0
 
 
@@ -350,6 +351,8 @@ def _learn(starts: Starts, found: Values, size: int, number: int, *, descending:
     if len(starts) >= _MAX_STARTS:
         starts.clear()
     first, last = found[0], found[-1]
-    starts[size, number] = first[-2], first[-1] + (1 if descending else -1)
+    # The first page has no offset to be spared, and begins with what came last.
+    if number > 1:
+        starts[size, number] = first[-2], first[-1] + (1 if descending else -1)
     if len(found) == size:
         starts[size, number + 1] = last[-2], last[-1]
