@@ -40,6 +40,7 @@ Values = Sequence[tuple[Any, ...]]
 LOOP_SECONDS = 0.005
 SLOW_SECONDS = 10.0
 _THREADS = 4
+_MAX_SLOW = 100
 _STEPS = 2_000  # of SQLite's machine, between two looks at the clock: about 20 µs
 _Convert = Callable[[Any], Any]
 
@@ -237,7 +238,7 @@ class SqliteReader(Reader):
         self._until = 0.0
         self._slow: dict[Compiled, float] = {}
         # Its own: searches must not keep commits from a thread.
-        self._threads = ThreadPoolExecutor(_THREADS, "sqlite-reader")
+        self._threads = _threads()
 
     async def _quickly(self, compiled: Compiled, arguments: Any) -> Values | None:
         now = time.monotonic()
@@ -247,6 +248,8 @@ class SqliteReader(Reader):
                 return self._opened().execute(compiled.sql, arguments).fetchall()
             if not self._is_late():
                 return None
+            if len(self._slow) >= _MAX_SLOW:
+                self._slow.clear()
             self._slow[compiled] = now + SLOW_SECONDS
         work = partial(self._patiently, compiled.sql, arguments, now + STATEMENT_SECONDS)
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -261,6 +264,7 @@ class SqliteReader(Reader):
 
     async def dispose(self) -> None:
         self._threads.shutdown(wait=False)
+        self._threads = _threads()
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -274,6 +278,10 @@ class SqliteReader(Reader):
 
     def _is_late(self) -> bool:
         return time.monotonic() > self._until
+
+
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_THREADS, "sqlite-reader")
 
 
 def open_reader(database: Database) -> Reader:

@@ -76,24 +76,18 @@ def _me(caller: Caller | None) -> dict[str, Any]:
 def visible(view: View) -> ColumnElement[bool]:
     """The live posts of a view: everybody sees the published ones, authors also their drafts.
     The only place that says so. Has the parameter `caller_id`."""
-    match view:
-        case View.all:
-            return true()
-        case View.own:
-            return or_(Post.status == PostStatus.published, Post.author_id == _ME)
-        case View.public:
-            return Post.status == PostStatus.published
+    if view is View.all:
+        return true()
+    published = Post.status == PostStatus.published
+    return published if view is View.public else or_(published, Post.author_id == _ME)
 
 
 def in_trash(view: View) -> ColumnElement[bool]:
     """The deleted posts of a view: authors see their own. Has the parameter `caller_id`."""
-    match view:
-        case View.all:
-            return Post.deleted_at.is_not(None)
-        case View.own:
-            return (Post.author_id == _ME) & Post.deleted_at.is_not(None)
-        case View.public:
-            return false()
+    if view is View.public:
+        return false()
+    deleted = Post.deleted_at.is_not(None)
+    return deleted if view is View.all else (Post.author_id == _ME) & deleted
 
 
 _ONE = {

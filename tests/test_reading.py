@@ -1,0 +1,392 @@
+"""The read path: what a query needs and hides, and how readers cope with what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Integer, bindparam, column, event, func, insert, select, table, update
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import aliased
+
+from app import database as app_database
+from app import reading
+from app.core.permissions import Permission
+from app.crud import posts
+from app.database import Database, connect
+from app.models.base import utc_now
+from app.models.posts import Post
+from app.models.roles import Role
+from app.models.tags import Tag
+from app.models.users import User
+from app.reading import Query, Reader, SqliteReader, open_reader
+from tests.conftest import make_settings
+from tests.support.client import Client
+from tests.support.faults import checked_out
+from tests.support.listings import fill, page
+from tests.support.people import granting, newcomers
+from tests.support.proxy import Proxy
+from tests.support.stage import Stage
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+on_servers = pytest.mark.parametrize("database_url", ["mariadb", "postgresql"], indirect=True)
+NAMED = Query(select(User.id, User.name).where(User.id == bindparam("user_id")))
+NOWHERE = Query(select(column("id")).select_from(table("nowhere")))
+
+
+def slow_query(limit: str = "limit") -> Query:
+    """Pairs and pairs of tags: with some of them, a matter of seconds."""
+    a, b, c = aliased(Tag), aliased(Tag), aliased(Tag)
+    counting = select(func.count()).select_from(a).join(b, a.id <= b.id + 1_000_000)
+    return Query(
+        counting.join(c, c.id != b.id).where(c.id <= bindparam(limit, type_=Integer)),
+        include_deleted=True,
+    )
+
+
+async def make_tags(database: Database, number: int) -> int:
+    """So many tags; the highest id."""
+    async with database.begin() as session:
+        await session.execute(insert(Tag), [{"name": f"tag {n}"} for n in range(number)])
+        return await session.scalar(select(func.max(Tag.id))) or 0
+
+
+@pytest.fixture
+def reader(client: Client) -> Reader:
+    """The app's own."""
+    found: Reader = client.app.state.reader
+    return found
+
+
+# --- Parameters ----------------------------------------------------------------------------------
+
+
+async def test_a_parameter_that_is_not_given_is_an_error(client: Client, reader: Reader) -> None:
+    """Never a NULL, which would find nothing, or everything."""
+    ana = await client.user()
+    assert list(await reader.rows(NAMED, {"user_id": ana.id})) == [(ana.id, "Ana")]
+    for given in ({}, {"id": ana.id}):
+        with pytest.raises(KeyError, match="user_id"):
+            await reader.rows(NAMED, given)
+    assert list(await reader.rows(NAMED, {"user_id": None})) == []
+    assert list(await reader.rows(NAMED, {"user_id": ana.id, "other": 1})) == [(ana.id, "Ana")]
+
+
+async def test_equal_questions_have_equal_arguments(client: Client, reader: Reader) -> None:
+    """What is remembered of answers goes by them; a parameter that is not used is none."""
+    ana = await client.user()
+    first, again, other = (
+        reader.arguments(NAMED, given)
+        for given in (
+            {"user_id": ana.id},
+            {"user_id": ana.id, "caller_id": 7},
+            {"user_id": ana.id + 1},
+        )
+    )
+    assert first == again != other
+    assert hash(first) == hash(again)
+
+
+async def test_far_away_pages_are_pages(client: Client) -> None:
+    """An offset beyond 32 bits, which PostgreSQL would take for its integer."""
+    ana = await client.user()
+    await ana.write()
+    for _ in range(2):
+        for size in (1, 100):
+            found = await page(client, "/posts", page=2**31 - 1, page_size=size)
+            assert (found["items"], found["total"]) == ([], 1)
+
+
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, 67, tzinfo=UTC)
+WRITTEN = Query(select(User.created_at, User.deleted_at).where(User.id == bindparam("user_id")))
+
+
+@pytest.mark.parametrize(
+    ("url", "arguments", "kept"),
+    [
+        ("sqlite:///x.db", (7,), "2026-01-02 03:04:05.000067"),
+        ("mysql://x@x/x", (7,), MOMENT.replace(tzinfo=None)),
+        ("postgresql://x@x/x", {"user_id": 7}, MOMENT),
+    ],
+)
+def test_each_driver_is_asked_and_understood_in_its_own_way(
+    tmp_path: Path, url: str, arguments: object, kept: object
+) -> None:
+    """What it is handed, and how a moment it hands back goes into JSON."""
+    database = connect(make_settings(url, tmp_path))
+    compiled = WRITTEN.compiled(database.engine.dialect)
+    assert compiled.arguments({"user_id": 7}) == arguments
+    assert list(compiled.converted([(kept, None)])) == [("2026-01-02T03:04:05.000067Z", None)]
+    assert list(compiled.converted([])) == []
+    reader = open_reader(database)
+    assert isinstance(reader, SqliteReader) == (database.dialect == "sqlite")
+    assert reader.arguments(WRITTEN, {"user_id": 7}) == (7,)
+
+
+# --- The trash -----------------------------------------------------------------------------------
+
+
+async def trash(database: Database, model: Any, row_id: int) -> None:
+    """Behind the API, which would clean up around it as well."""
+    async with database.begin() as session:
+        changed = update(model).where(model.id == row_id).values(deleted_at=utc_now())
+        await session.execute(changed)
+
+
+async def test_a_role_in_the_trash_is_nobodys(client: Client, database: Database) -> None:
+    """In joins, and in what is gathered from other rows."""
+    admin, ana = await newcomers(
+        client, ["admin"], ["user", granting(Permission.users_read, Permission.roles_read)]
+    )
+    roles = (await admin.get(f"/users/{ana.id}")).json()["roles"]
+    (trashed,) = [role for role in roles if role["name"] != "user"]
+    assert (await ana.get("/users")).status_code == 200
+    await trash(database, Role, trashed["id"])
+    assert (await ana.get("/users")).status_code == 403
+    me = (await ana.get("/users/me")).json()
+    assert "users:read" not in me["permissions"]
+    seen = await page(admin, "/users", sort="name")
+    (listed,) = [user for user in seen["items"] if user["id"] == ana.id]
+    one = (await admin.get(f"/users/{ana.id}")).json()
+    theirs = (await page(admin, f"/users/{ana.id}/roles"))["items"]
+    for found in (me["roles"], listed["roles"], one["roles"], theirs):
+        assert [role["name"] for role in found] == ["user"]
+    assert trashed["id"] not in [r["id"] for r in (await page(admin, "/roles"))["items"]]
+    assert (await admin.get(f"/roles/{trashed['id']}")).status_code == 404
+
+
+async def test_a_user_in_the_trash_is_no_member_and_no_author(
+    client: Client, database: Database
+) -> None:
+    admin, ana, bea = await newcomers(client, ["admin"], ["user"], [granting()])
+    posts = [await each.write(tags=[f"of {each.id}"]) for each in (admin, admin)]
+    (role,) = (await page(admin, f"/users/{bea.id}/roles"))["items"]
+    assert role["user_count"] == 1
+    await trash(database, User, bea.id)
+    await trash(database, Post, posts[0]["id"])
+    assert (await admin.get(f"/roles/{role['id']}")).json()["user_count"] == 0
+    members = await page(admin, f"/roles/{role['id']}/users")
+    assert (members["items"], members["total"]) == ([], 0)
+    assert (await admin.get(f"/users/{bea.id}")).status_code == 404
+    assert (await bea.get("/users/me")).status_code == 401
+    shown = await page(ana, "/posts")
+    assert ([post["id"] for post in shown["items"]], shown["total"]) == ([posts[1]["id"]], 1)
+    (tag,) = (await page(ana, "/tags"))["items"]
+    assert tag["post_count"] == 1
+    in_trash = await page(admin, "/posts", deleted=True)
+    assert [post["id"] for post in in_trash["items"]] == [posts[0]["id"]]
+
+
+# --- Errors --------------------------------------------------------------------------------------
+
+
+async def test_an_error_of_the_database_is_what_a_session_raises(
+    client: Client, reader: Reader
+) -> None:
+    """And leaves the reader as good as before."""
+    ana = await client.user()
+    for _ in range(3):
+        with pytest.raises(DBAPIError, match="nowhere") as caught:
+            await reader.rows(NOWHERE, {})
+        assert not caught.value.connection_invalidated
+        assert list(await reader.rows(NAMED, {"user_id": ana.id})) == [(ana.id, "Ana")]
+
+
+@on_sqlite
+async def test_connections_that_are_of_no_use_are_replaced(
+    client: Client, database_url: str, tmp_path: Path
+) -> None:
+    """As a reader does on servers: one that fails is thrown away, and all of them when the
+    driver says that the server is gone."""
+    ana = await client.user()
+    own = connect(make_settings(database_url, tmp_path, database_pool_size=2))
+    reader = Reader(own)
+    try:
+        async with own.reading.connect() as first, own.reading.connect() as second:
+            pooled = [await each.get_raw_connection() for each in (first, second)]
+            opened: list[Any] = [each.driver_connection for each in pooled]
+        for connection in opened:
+            connection._raw.close()
+        event.listen(own.engine.sync_engine, "handle_error", take_for_gone)
+        for _ in range(3):
+            found = await reader.rows(NAMED, {"user_id": ana.id})
+            assert list(found) == [(ana.id, "Ana")]
+        assert checked_out(own) == 0
+    finally:
+        await reader.dispose()
+
+
+def take_for_gone(context: Any) -> None:
+    """What the drivers of servers say by themselves."""
+    context.is_disconnect = "closed database" in str(context.original_exception)
+
+
+@on_sqlite
+async def test_a_full_pool_is_said_at_once(
+    database_url: str, tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not asked a second time: whoever waits has waited long enough."""
+    ana = await client.user()
+    monkeypatch.setattr(app_database, "POOL_TIMEOUT_SECONDS", 0.1)
+    own = connect(make_settings(database_url, tmp_path, database_pool_size=1))
+    reader = Reader(own)
+    async with own.reading.connect():
+        started = time.perf_counter()
+        with pytest.raises(PoolTimeout):
+            await reader.rows(NAMED, {"user_id": ana.id})
+        assert time.perf_counter() - started < 0.19
+    assert list(await reader.rows(NAMED, {"user_id": ana.id})) == [(ana.id, "Ana")]
+    await reader.dispose()
+
+
+@on_servers
+@pytest.mark.parametrize("parallel", [1, 6])
+async def test_connections_killed_between_two_reads_are_replaced(
+    client: Client, reader: Reader, database_url: str, parallel: int
+) -> None:
+    ana = await client.user()
+    stage = Stage(database_url, Proxy(make_url(database_url)), client, ana, "")
+
+    async def read() -> None:
+        found = await asyncio.gather(
+            *(reader.rows(NAMED, {"user_id": ana.id}) for _ in range(parallel))
+        )
+        assert [list(rows) for rows in found] == [[(ana.id, "Ana")]] * parallel
+
+    for _ in range(2):
+        await read()
+        assert await stage.kill_connections() >= 1
+        await read()
+    assert (await ana.patch("/users/me", {"name": "Ana"})).status_code == 200
+
+
+# --- SQLite --------------------------------------------------------------------------------------
+
+
+@on_sqlite
+async def test_a_query_that_takes_long_answers_the_same_beside_the_event_loop(
+    client: Client, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is interrupted, done in a thread, and from then on done there without being tried."""
+    highest = await make_tags(database, 60)
+    in_loop: list[str] = []
+    query, given = slow_query(), {"limit": highest}
+    for seconds in (60.0, 0.0, 0.0):
+        monkeypatch.setattr(reading, "LOOP_SECONDS", seconds)
+        reader = open_reader(database)
+        assert isinstance(reader, SqliteReader)
+        opened = reader._opened()
+        opened.set_trace_callback(in_loop.append)
+        in_loop.clear()
+        for _ in range(3):
+            assert list(await reader.rows(query, given)) == [(60 * 60 * 59,)]
+        assert len(in_loop) == (3 if seconds else 1)
+        assert list(await reader.rows(slow_query(), {"limit": highest - 59})) == [(60 * 59,)]
+        await reader.dispose()
+    assert (await client.get("/tags")).status_code == 200
+
+
+@on_sqlite
+async def test_a_search_that_never_ends_is_a_503(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on servers, which end statements by themselves."""
+    monkeypatch.setattr(reading, "LOOP_SECONDS", 0.0)
+    monkeypatch.setattr(reading, "STATEMENT_SECONDS", 0.0)
+    ana = await client.user()
+    await fill(ana, 400)
+    answer = await client.get("/posts", params={"q": "never"})
+    assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
+    monkeypatch.undo()
+    assert (await page(client, "/posts", q="never"))["total"] == 0
+
+
+@on_sqlite
+async def test_an_error_in_the_thread_is_what_a_session_raises(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a query that was slow before and is wrong now."""
+    monkeypatch.setattr(reading, "LOOP_SECONDS", 0.0)
+    passing = table("passing", column("n", Integer))
+    a, b = passing.alias("a"), passing.alias("b")
+    query = Query(select(func.count()).select_from(a.join(b, a.c.n != b.c.n)))
+    reader = open_reader(database)
+    async with database.engine.begin() as connection:
+        await connection.exec_driver_sql("CREATE TABLE passing (n INTEGER)")
+        rows = [(number,) for number in range(100)]
+        await connection.exec_driver_sql("INSERT INTO passing VALUES (?)", rows)
+    try:
+        assert list(await reader.rows(query, {})) == [(9_900,)]
+    finally:
+        async with database.engine.begin() as connection:
+            await connection.exec_driver_sql("DROP TABLE passing")
+    with pytest.raises(DBAPIError, match="no such table"):
+        await reader.rows(query, {})
+    await reader.dispose()
+
+
+@on_sqlite
+async def test_after_a_while_it_is_tried_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been slow but once."""
+    monkeypatch.setattr(reading, "SLOW_SECONDS", 0.0)
+    highest = await make_tags(database, 40)
+    query, given = slow_query(), {"limit": highest}
+    reader = open_reader(database)
+    assert isinstance(reader, SqliteReader)
+    in_loop: list[str] = []
+    reader._opened().set_trace_callback(in_loop.append)
+    for seconds in (0.0, 60.0):
+        monkeypatch.setattr(reading, "LOOP_SECONDS", seconds)
+        assert list(await reader.rows(query, given)) == [(40 * 40 * 39,)]
+    assert len(in_loop) == 2
+    await reader.dispose()
+
+
+@on_sqlite
+async def test_a_slow_query_does_not_hold_up_the_event_loop(database: Database) -> None:
+    highest = await make_tags(database, 250)
+    reader = open_reader(database)
+    started, longest = time.perf_counter(), 0.0
+    asking = asyncio.ensure_future(reader.rows(slow_query(), {"limit": highest}))
+    while not asking.done():
+        before = time.perf_counter()
+        await asyncio.sleep(0.001)
+        longest = max(longest, time.perf_counter() - before)
+    assert list(await asking) == [(250 * 250 * 249,)]
+    assert longest < (time.perf_counter() - started) / 2
+    await reader.dispose()
+
+
+@on_sqlite
+async def test_a_reader_on_sqlite_cannot_write(database: Database) -> None:
+    reader = open_reader(database)
+    assert isinstance(reader, SqliteReader)
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        reader._opened().execute("DELETE FROM users")
+    await reader.dispose()
+    await reader.dispose()
+
+
+@on_sqlite
+async def test_which_queries_are_slow_is_not_remembered_without_end(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "LOOP_SECONDS", 0.0)
+    monkeypatch.setattr(reading, "SLOW_SECONDS", 0.0)
+    monkeypatch.setattr(reading, "_MAX_SLOW", 3)
+    await fill(await client.user(), 300)
+    reader: SqliteReader = client.app.state.reader
+    for number in range(6):
+        posts._listing.cache_clear()
+        await page(client, "/posts", q=f"x{number}")
+        assert len(reader._slow) <= 3
+    assert reader._slow

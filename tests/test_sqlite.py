@@ -1,0 +1,359 @@
+"""SQLite in the event loop: writers take turns, wait without blocking, and never get stuck."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import func, insert, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from app import sqlite
+from app.database import Database, connect
+from app.models.tags import Tag
+from app.sqlite import Connection, Opener
+from tests.conftest import make_settings
+from tests.support.client import Client
+from tests.support.crowd import at_once, count, patient_app, statuses
+from tests.support.faults import checked_out, eventually
+from tests.support.people import newcomer
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+async def opener(tmp_path: Path) -> Opener:
+    return Opener(make_url(f"sqlite+aiosqlite:///{tmp_path}/turns.db"))
+
+
+@pytest.fixture
+async def opened(opener: Opener) -> AsyncIterator[list[Connection]]:
+    """Four connections to one empty database, with a table."""
+    found = [await opener() for _ in range(4)]
+    await found[0].cursor().execute("CREATE TABLE t (n INTEGER PRIMARY KEY)")
+    yield found
+    for connection in found:
+        await connection.close()
+
+
+@contextmanager
+def writing_elsewhere(database_url: str) -> Iterator[sqlite3.Connection]:
+    """Another process is in the middle of writing."""
+    other = sqlite3.connect(make_url(database_url).database or "", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield other
+    finally:
+        if other.in_transaction:
+            other.execute("ROLLBACK")
+        other.close()
+
+
+async def longest_pause(task: asyncio.Future[Any]) -> float:
+    """For how long nothing else ran in the event loop, until a task was done."""
+    longest = 0.0
+    while not task.done():
+        before = time.perf_counter()
+        await asyncio.sleep(0.001)
+        longest = max(longest, time.perf_counter() - before)
+    return longest
+
+
+async def add_tag(database: Database, name: str) -> None:
+    async with database.begin() as session:
+        session.add(Tag(name=name))
+
+
+async def number_of_tags(database: Database) -> int:
+    return await count(database, select(func.count()).select_from(Tag))
+
+
+# --- Turns ---------------------------------------------------------------------------------------
+
+
+async def begin(connection: Connection) -> None:
+    await connection.cursor().execute("BEGIN IMMEDIATE")
+
+
+@on_sqlite
+async def test_fifty_parallel_writes_all_succeed(
+    client: Client, database_url: str, tmp_path: Path
+) -> None:
+    ana = await newcomer(client)
+    async with patient_app(database_url, tmp_path) as app:
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://testserver") as http:
+            crowd = replace(ana, http=http, app=app)
+            posts = [{"title": str(n), "content": "", "tags": ["shared"]} for n in range(50)]
+            answers = await at_once(crowd.post("/posts", post) for post in posts)
+    assert statuses(answers) == {201: 50}
+
+
+async def test_writers_take_turns_in_the_order_they_came(opened: list[Connection]) -> None:
+    done: list[int] = []
+
+    async def write(number: int) -> None:
+        connection = opened[number]
+        await begin(connection)
+        await asyncio.sleep(0.01 * (4 - number))
+        await connection.cursor().execute("INSERT INTO t VALUES (?)", (number,))
+        done.append(number)
+        await connection.commit()
+
+    async with asyncio.timeout(3):
+        await asyncio.gather(*map(write, range(4)))
+    assert done == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("how", ["commit", "rollback", "close", "stop"])
+async def test_whatever_ends_a_transaction_lets_the_next_one_write(
+    opened: list[Connection], how: str
+) -> None:
+    first, second, *_ = opened
+    await begin(first)
+    await first.cursor().execute("INSERT INTO t VALUES (1)")
+    waiting = asyncio.ensure_future(begin(second))
+    await asyncio.sleep(0.02)
+    assert not waiting.done()
+    if how == "stop":
+        first.stop()
+    else:
+        await getattr(first, how)()
+    await asyncio.wait_for(waiting, 1)
+    cursor = second.cursor()
+    await cursor.execute("SELECT count(*) FROM t")
+    assert await cursor.fetchall() == [(1 if how == "commit" else 0,)]
+    await second.rollback()
+
+
+async def test_a_writer_that_gives_up_waiting_takes_nobodys_turn(
+    opened: list[Connection],
+) -> None:
+    first, second, third, _ = opened
+    await begin(first)
+    gone, waiting = (asyncio.ensure_future(begin(each)) for each in (second, third))
+    await asyncio.sleep(0.01)
+    gone.cancel()
+    await asyncio.sleep(0.01)
+    assert gone.cancelled()
+    assert not waiting.done()
+    await first.commit()
+    await asyncio.wait_for(waiting, 1)
+    await third.commit()
+    await asyncio.wait_for(begin(second), 1)
+    await second.rollback()
+
+
+async def test_a_turn_that_does_not_come_is_a_locked_database(
+    opened: list[Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "LOCK_WAIT_SECONDS", 0.05)
+    first, second, *_ = opened
+    await begin(first)
+    with pytest.raises(sqlite3.OperationalError, match="database is locked"):
+        await begin(second)
+    await first.commit()
+    await asyncio.wait_for(begin(second), 1)
+    await second.rollback()
+
+
+async def test_a_transaction_that_cannot_begin_gives_its_turn_back(
+    opened: list[Connection],
+) -> None:
+    first, second, *_ = opened
+    await first.cursor().execute("BEGIN")
+    with pytest.raises(sqlite3.OperationalError, match="within a transaction"):
+        await begin(first)
+    await first.cursor().execute("ROLLBACK")
+    await asyncio.wait_for(begin(second), 1)
+    await second.rollback()
+
+
+async def test_a_commit_that_is_refused_keeps_the_turn_until_it_is_undone(
+    opened: list[Connection],
+) -> None:
+    first, second, *_ = opened
+    await first.cursor().execute(
+        "CREATE TABLE child (n INTEGER REFERENCES t DEFERRABLE INITIALLY DEFERRED)"
+    )
+    await begin(first)
+    await first.cursor().execute("INSERT INTO child VALUES (7)")
+    waiting = asyncio.ensure_future(begin(second))
+    with pytest.raises(sqlite3.IntegrityError):
+        await first.commit()
+    await asyncio.sleep(0.02)
+    assert not waiting.done(), "it is still in its transaction"
+    await first.rollback()
+    await asyncio.wait_for(waiting, 1)
+    await second.rollback()
+
+
+# --- Other processes -----------------------------------------------------------------------------
+
+
+@on_sqlite
+async def test_a_writer_of_another_process_is_waited_for(client: Client, database_url: str) -> None:
+    """Without blocking the event loop: whoever reads notices nothing."""
+    ana = await newcomer(client)
+    with writing_elsewhere(database_url) as other:
+        writing = asyncio.ensure_future(ana.patch("/users/me", {"name": "Renamed"}))
+        watching = asyncio.ensure_future(longest_pause(writing))
+        for _ in range(10):
+            assert (await ana.get("/users/me")).json()["name"] == ana.account["name"]
+            await asyncio.sleep(0.02)
+        assert not writing.done()
+        other.execute("COMMIT")
+        assert (await asyncio.wait_for(writing, 2)).json()["name"] == "Renamed"
+    assert await watching < 0.5
+
+
+@on_sqlite
+async def test_another_process_that_goes_on_writing_is_a_locked_database(
+    client: Client, database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ana = await newcomer(client)
+    monkeypatch.setattr(sqlite, "LOCK_WAIT_SECONDS", 0.05)
+    with writing_elsewhere(database_url):
+        with pytest.raises(OperationalError, match="database is locked"):
+            await add_tag(database, "never")
+        answer = await ana.patch("/users/me", {"name": "Never"})
+        assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
+    assert (await ana.patch("/users/me", {"name": "Now"})).status_code == 200
+    assert await number_of_tags(database) == 0
+
+
+# --- COMMIT in a thread --------------------------------------------------------------------------
+
+
+class Held(sqlite3.Connection):
+    """Its COMMITs wait for the disk, until they are let through."""
+
+    begun = threading.Event()
+    through = threading.Event()
+
+    def commit(self) -> None:
+        self.begun.set()
+        self.through.wait(5)
+        super().commit()
+
+
+@pytest.fixture
+async def held(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Database]:
+    """The database of the app, on connections that are slow to commit."""
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Held))
+    Held.begun.clear()
+    Held.through.clear()
+    url = database.engine.url.render_as_string(hide_password=False)
+    found = connect(make_settings(url, tmp_path, database_pool_size=2))
+    yield found
+    Held.through.set()
+    await found.dispose()
+
+
+@on_sqlite
+async def test_a_commit_that_waits_for_the_disk_holds_up_nobody_else(
+    client: Client, database: Database, held: Database
+) -> None:
+    writing = asyncio.ensure_future(add_tag(held, "slow"))
+    await eventually(Held.begun.is_set)
+    assert (await client.get("/posts")).status_code == 200
+    assert await number_of_tags(database) == 0
+    assert not writing.done()
+    Held.through.set()
+    await writing
+    assert await number_of_tags(database) == 1
+
+
+@on_sqlite
+@pytest.mark.parametrize("times", [1, 2])
+async def test_cancelling_during_a_commit_leaves_connection_and_turn_usable(
+    held: Database, times: int
+) -> None:
+    """Whoever cancels learns of it when the disk has answered: until then the connection is in
+    use."""
+    writing = asyncio.ensure_future(add_tag(held, "cancelled"))
+    await eventually(Held.begun.is_set)
+    for _ in range(times):
+        writing.cancel()
+        await asyncio.sleep(0.02)
+    assert not writing.done()
+    Held.through.set()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert checked_out(held) == 0
+    before = await number_of_tags(held)
+    async with asyncio.timeout(2):
+        await asyncio.gather(*(add_tag(held, f"after {number}") for number in range(4)))
+    assert await number_of_tags(held) == before + 4
+
+
+# --- Statements ----------------------------------------------------------------------------------
+
+
+@on_sqlite
+async def test_many_rows_go_with_one_statement(database: Database) -> None:
+    async with database.begin() as session:
+        await session.execute(insert(Tag), [{"name": f"orm {number}"} for number in range(30)])
+        connection = await session.connection()
+        names = [(f"driver {number}",) for number in range(30)]
+        found = await connection.exec_driver_sql("INSERT INTO tags (name) VALUES (?)", names)
+        assert found.rowcount == 30
+    assert await number_of_tags(database) == 60
+    with pytest.raises(IntegrityError):
+        async with database.begin() as session:
+            await session.execute(insert(Tag), [{"name": "new"}, {"name": "orm 1"}])
+    assert await number_of_tags(database) == 60
+
+
+@on_sqlite
+async def test_a_long_statement_runs_beside_the_event_loop(database: Database) -> None:
+    """An UPDATE may touch any number of rows."""
+    started, writing = time.perf_counter(), await long_update(database)
+    pause = await longest_pause(writing)
+    await writing
+    assert pause < (time.perf_counter() - started) / 2
+
+
+@on_sqlite
+async def test_cancelling_a_long_statement_waits_for_it_and_undoes_it(database: Database) -> None:
+    """Nobody else may use its connection before."""
+    writing = await long_update(database)
+    await asyncio.sleep(0.02)
+    writing.cancel()
+    await asyncio.sleep(0.02)
+    assert not writing.done()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    async with asyncio.timeout(2):
+        await add_tag(database, "after")
+    async with database.begin(readonly=True) as session:
+        names = set(await session.scalars(select(Tag.name)))
+    assert names == {"after", *(f"tag {number}" for number in range(300))}
+
+
+async def long_update(database: Database) -> asyncio.Future[None]:
+    """A statement under way that takes a while."""
+    async with database.begin() as session:
+        await session.execute(insert(Tag), [{"name": f"tag {number}"} for number in range(300)])
+    # Counts the pairs anew for each row.
+    pairs = "SELECT count(*) FROM tags a, tags b WHERE a.id <> tags.id"
+
+    async def change() -> None:
+        async with database.engine.begin() as connection:
+            slow = f"UPDATE tags SET name = name || '.' WHERE id % 10 = 0 AND ({pairs}) > 0"
+            await connection.exec_driver_sql(slow)
+
+    return asyncio.ensure_future(change())
