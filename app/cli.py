@@ -19,7 +19,7 @@ from app.core import logging
 from app.core.exceptions import EmailTaken, FieldError, Invalid
 from app.core.i18n import text
 from app.core.security import Passwords
-from app.crud import trash, users
+from app.crud import admins, trash, users
 from app.database import Database, connect
 from app.main import create_app
 from app.models.base import utc_now
@@ -155,7 +155,7 @@ def _first_admin(settings: Settings) -> None:
 
     async def is_missing(database: Database) -> bool:
         async with database.begin(readonly=True) as session:
-            return not await users.has_admin(session)
+            return not await admins.has_admin(session)
 
     if not _with_database(is_missing):
         return

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import pytest
 from sqlalchemy import delete, update
@@ -12,26 +11,17 @@ from app.core.permissions import Permission
 from app.core.security import AccessClaims
 from app.crud import sessions
 from app.crud.sessions import Identities
-from app.database import Database, connect
+from app.database import Database
 from app.models.base import utc_now
 from app.models.roles import RolePermission
 from app.models.sessions import LoginSession
 from app.models.users import User, UserRole
-from tests.conftest import make_settings
 from tests.support import sql, tokens
 from tests.support.client import PASSWORD, Client, Person
 from tests.support.clock import Clock, clock_in
 from tests.support.people import granting, newcomer, newcomers
 
 PROMISED_SECONDS = 1.0
-
-
-@pytest.fixture
-async def other_process(database_url: str, tmp_path: Path) -> AsyncIterator[Database]:
-    """The same database, as another process has it."""
-    other = connect(make_settings(database_url, tmp_path))
-    yield other
-    await other.dispose()
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,24 +11,15 @@ from sqlalchemy import insert, update
 
 from app.crud import pages
 from app.crud.pages import Pages
-from app.database import Database, connect
+from app.database import Database
 from app.models.base import utc_now
 from app.models.posts import Post
-from tests.conftest import make_settings
 from tests.support import sql
 from tests.support.client import Client, Person
 from tests.support.clock import Clock, clock_in
 from tests.support.listings import Listing, fill, listings, make_ties, page, walk
 
 PROMISED_SECONDS = 1.0
-
-
-@pytest.fixture
-async def other_process(database_url: str, tmp_path: Path) -> AsyncIterator[Database]:
-    """The same database, as another process has it."""
-    other = connect(make_settings(database_url, tmp_path))
-    yield other
-    await other.dispose()
 
 
 @pytest.fixture

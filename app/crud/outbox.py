@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.exceptions import MailAlreadySent
 from app.crud.base import one_or_404
-from app.crud.pages import Listing, PageOf, Pages, filters_of
+from app.crud.listings import Listing, filters_of
+from app.crud.pages import PageOf, Pages
 from app.models.base import utc_now
 from app.models.outbox import MAX_ERROR, Mail, MailKind, MailState
 from app.models.users import User

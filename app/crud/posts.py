@@ -15,7 +15,8 @@ from app.core.exceptions import AuthorDeleted, InvalidToken
 from app.core.permissions import Caller, Permission
 from app.crud import tags, users
 from app.crud.base import flush_out, gathered, insert_row, one_or_404, read_one, scattered
-from app.crud.pages import Listing, PageOf, Pages, contains, filters_of
+from app.crud.listings import Listing, contains, filters_of
+from app.crud.pages import PageOf, Pages
 from app.models.base import INCLUDE_DELETED, utc_now
 from app.models.posts import Post, PostStatus
 from app.models.tags import PostTag, Tag

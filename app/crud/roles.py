@@ -11,7 +11,7 @@ from sqlalchemy.orm import selectinload, with_expression
 
 from app.core.exceptions import RoleNameTaken, SystemRole
 from app.core.permissions import ADMIN_ROLE, SYSTEM_ROLES, Caller, Permission, require_holds
-from app.crud import users
+from app.crud import admins, users
 from app.crud.base import (
     add_if_missing,
     flush_or_conflict,
@@ -21,7 +21,8 @@ from app.crud.base import (
     read_one,
     scattered,
 )
-from app.crud.pages import Listing, PageOf, Pages
+from app.crud.listings import Listing
+from app.crud.pages import PageOf, Pages
 from app.models.roles import Role, RolePermission, effective
 from app.models.users import User, UserRole
 from app.reading import Query, Reader
@@ -134,7 +135,7 @@ async def revoke(session: AsyncSession, *, caller: Caller, user: User, role_id: 
     role = await get_for_update(session, role_id=role_id)
     require_holds(caller, role.permissions)
     if role.name == ADMIN_ROLE:
-        await users.keep_an_admin(session, without=user.id)
+        await admins.keep_an_admin(session, without=user.id)
     await session.execute(
         delete(UserRole).where(UserRole.user_id == user.id, UserRole.role_id == role.id)
     )

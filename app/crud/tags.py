@@ -9,7 +9,8 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.crud.base import add_if_missing
-from app.crud.pages import Listing, PageOf, Pages, contains, filters_of
+from app.crud.listings import Listing, contains, filters_of
+from app.crud.pages import PageOf, Pages
 from app.models.posts import Post, PostStatus
 from app.models.tags import PostTag, Tag
 from app.schemas.tags import TagQuery

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, Select, bindparam, or_, select
+from sqlalchemy import Boolean, ColumnElement, bindparam, or_, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
@@ -16,13 +16,12 @@ from app.core.exceptions import (
     EmailTaken,
     FieldError,
     Invalid,
-    LastAdmin,
     WrongCurrentPassword,
 )
 from app.core.passwords import MAX_PASSWORD, MIN_LENGTH, Policy, weaknesses
 from app.core.permissions import ADMIN_ROLE, USER_ROLE, Caller, Permission
 from app.core.security import Passwords
-from app.crud import outbox, sessions
+from app.crud import admins, outbox, sessions
 from app.crud.base import (
     flush_or_conflict,
     flush_out,
@@ -31,7 +30,8 @@ from app.crud.base import (
     read_one,
     scattered_rows,
 )
-from app.crud.pages import Listing, PageOf, Pages, contains, filters_of
+from app.crud.listings import Listing, contains, filters_of
+from app.crud.pages import PageOf, Pages
 from app.database import Database
 from app.models.base import INCLUDE_DELETED
 from app.models.outbox import MailKind
@@ -186,7 +186,7 @@ async def update(session: AsyncSession, *, user: User, data: ProfileUpdate | Use
     """Apply what the body holds. Disabling ends every session; raises LastAdmin."""
     changes: dict[str, Any] = data.model_dump()
     if user.is_active and changes.get("is_active") is False:
-        await keep_an_admin(session, without=user.id)
+        await admins.keep_an_admin(session, without=user.id)
         await sessions.end_all(session, user_id=user.id)
     for name, value in changes.items():
         setattr(user, name, value)
@@ -207,7 +207,7 @@ async def confirm_password(
 
 async def soft_delete(session: AsyncSession, *, user: User) -> None:
     """Put a user and their live posts in the trash and end their sessions; raises LastAdmin."""
-    await keep_an_admin(session, without=user.id)
+    await admins.keep_an_admin(session, without=user.id)
     user.soft_delete()
     await flush_out(session, user)
     await session.execute(
@@ -234,34 +234,6 @@ async def restore(session: AsyncSession, *, user: User) -> User:
             .execution_options(**{INCLUDE_DELETED: True})
         )
     return user
-
-
-async def keep_an_admin(session: AsyncSession, *, without: int) -> None:
-    """Raise LastAdmin if user `without` is the only active admin left.
-
-    Locks the admin role's row, so that of two admins who remove each other at the same
-    moment the second one is counted after the first is gone. By its id, as everybody does:
-    MariaDB locks each index entry it walks, and two ways to one row would be a deadlock.
-    """
-    role_id = select(Role.id).where(Role.name == ADMIN_ROLE).scalar_subquery()
-    await session.scalar(select(Role.id).where(Role.id == role_id).with_for_update())
-    if set(await session.scalars(_active_admins())) == {without}:
-        raise LastAdmin
-
-
-async def has_admin(session: AsyncSession) -> bool:
-    """Whether anybody can administrate."""
-    return bool(await session.scalar(_active_admins().limit(1)))
-
-
-def _active_admins() -> Select[int]:
-    return (
-        select(User.id)
-        .join(UserRole, UserRole.user_id == User.id)
-        .join(Role, Role.id == UserRole.role_id)
-        # One who was never given a password cannot log in, and so saves nobody.
-        .where(Role.name == ADMIN_ROLE, User.is_active, User.password_hash.is_not(None))
-    )
 
 
 async def list_users(pages: Pages, *, query: UserQuery) -> PageOf[dict[str, Any]]:

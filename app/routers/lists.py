@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode
@@ -16,8 +17,15 @@ from app.crud.pages import PageOf
 from app.schemas.pages import PageQuery
 
 T = TypeVar("T", bound=PageQuery)
-# Frontends send the same few query strings over and over; longer ones are parsed each time.
+R = TypeVar("R")
 _REMEMBERED, _MAX_REMEMBERED_BYTES = 1024, 300
+
+
+def _remembering(read: Callable[[bytes], R]) -> Callable[[bytes], R]:
+    """Frontends send the same few query strings over and over: what is read from one is kept,
+    unless it is long, so that nobody fills the memory with them."""
+    remembered = lru_cache(_REMEMBERED)(read)
+    return lambda raw: (remembered if len(raw) <= _MAX_REMEMBERED_BYTES else read)(raw)
 
 
 class Json(Response):
@@ -41,13 +49,11 @@ class Parsed(Generic[T]):
 
     def __init__(self, model: type[T]) -> None:
         self.model = model
-        self._remembered = lru_cache(_REMEMBERED)(self._parse)
+        self._read = _remembering(self._parse)
 
     async def __call__(self, request: Request) -> T:
-        raw: bytes = request.scope["query_string"]
-        parse = self._remembered if len(raw) <= _MAX_REMEMBERED_BYTES else self._parse
         try:
-            return parse(raw)
+            return self._read(request.scope["query_string"])
         except ValidationError as error:
             defects: list[Any] = [
                 entry | {"loc": ("query", *entry["loc"])}
@@ -97,7 +103,7 @@ def _positions(page: PageOf[Any]) -> list[tuple[str, str]]:
     return found
 
 
-@lru_cache(_REMEMBERED)
+@_remembering
 def _without_position(raw: bytes) -> str:
     rest = urlencode([pair for pair in _pairs(raw) if pair[0] not in {"page", "cursor"}])
     return f"{rest}&" if rest else ""

@@ -9,9 +9,10 @@ import pytest
 from fastapi import FastAPI
 
 from app.config import Settings
-from app.database import Database
+from app.database import Database, connect
 from app.tasks.dispatcher import Dispatcher
 from app.tasks.mail import SmtpMailer
+from tests.conftest import make_settings
 from tests.support.commands import SetEnv, command_settings
 from tests.support.delivery import delivering_to
 from tests.support.logs import Output, captured_logging
@@ -50,6 +51,14 @@ def logs() -> Iterator[Output]:
     """The process's logging as in production, but at its most talkative."""
     with captured_logging() as output:
         yield output
+
+
+@pytest.fixture
+async def other_process(database_url: str, tmp_path: Path) -> AsyncIterator[Database]:
+    """The same database, as another process has it."""
+    other = connect(make_settings(database_url, tmp_path))
+    yield other
+    await other.dispose()
 
 
 @pytest.fixture
