@@ -1,15 +1,34 @@
-"""Runs migrations against the database of the settings, or on a connection handed over."""
+"""Runs migrations against the database of the settings, or on a connection handed over.
+
+One process at a time: replicas that start together wait for the first, and find nothing left to
+do. The lock belongs to the connection, so a process that dies gives it back.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import Any, Literal
 
-from sqlalchemy import Connection
+from alembic.autogenerate.api import AutogenContext
+from alembic.operations.ops import MigrationScript
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 from alembic import context
-from app.config import load_settings
-from app.database import connect
+from app.config import read_settings
+from app.database import connect, is_transient
 from app.models import Base
+from app.models.base import UtcDateTime
+from app.sqlite import LOCK_WAIT_SECONDS
+
+WAIT_SECONDS = 600
+_PAUSE_SECONDS = 0.2
+_LOCK = "cimiento.migrations"
 
 
 def run(connection: Connection) -> None:
@@ -17,20 +36,130 @@ def run(connection: Connection) -> None:
         connection=connection,
         target_metadata=Base.metadata,
         compare_type=True,
-        # One transaction a migration: on PostgreSQL and SQLite a failed one leaves nothing.
+        # One transaction a migration: on PostgreSQL a failed one leaves nothing.
         transaction_per_migration=True,
         render_as_batch=connection.dialect.name == "sqlite",
+        render_item=rendered,
+        process_revision_directives=numbered,
     )
     with context.begin_transaction():
         context.run_migrations()
 
 
+def rendered(kind: str, item: Any, autogenerate: AutogenContext) -> str | Literal[False]:
+    """A moment by the types it is kept as; all else as Alembic has it.
+
+    A migration imports nothing of the app, which goes on changing.
+    """
+    if kind != "type" or not isinstance(item, UtcDateTime):
+        return False
+    autogenerate.imports.add("from sqlalchemy.dialects import mysql")
+    return "sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), 'mysql', 'mariadb')"
+
+
+def numbered(_: object, __: object, directives: list[MigrationScript]) -> None:
+    """Give a new revision the number after the last one, unless `--rev-id` names another."""
+    if getattr(context.config.cmd_opts, "rev_id", None) is None:
+        head = context.script.get_current_head()
+        directives[0].rev_id = f"{int(head or 0) + 1:04}"
+
+
+@contextmanager
+def on_sqlite(connection: Connection) -> Iterator[None]:
+    """One transaction for all migrations: the only lock SQLite has.
+
+    A table that ALTER TABLE cannot change is made anew and the old one dropped, which deletes its
+    rows, and with foreign keys on also what cascades from them. They are checked afterwards.
+    """
+    # Past SQLAlchemy: inside the transaction it would begin, this has no effect.
+    connection.connection.cursor().execute("PRAGMA foreign_keys=OFF")
+    wait_for(lambda: began(connection))
+    yield
+    orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+    if orphans:
+        tables = ", ".join(sorted({str(row[0]) for row in orphans}))
+        raise SystemExit(f"cimiento: not migrated: rows would refer to nothing in {tables}")
+    connection.commit()
+
+
+def began(connection: Connection) -> bool:
+    try:
+        connection.begin()
+    except OperationalError as error:
+        if is_transient(error):
+            return False
+        raise
+    return True
+
+
+@contextmanager
+def on_mariadb(connection: Connection) -> Iterator[None]:
+    # Changing a large table takes longer than any statement of a request may; waiting for its
+    # lock, meanwhile, holds up every request for that table.
+    connection.exec_driver_sql(
+        f"SET SESSION lock_wait_timeout={LOCK_WAIT_SECONDS}/*M!100100 , max_statement_time=0 */"
+    )
+    # Of the server, not of the database; and at most 64 characters long.
+    name = sha256(f"{_LOCK}.{connection.engine.url.database}".encode()).hexdigest()
+    take = text("SELECT GET_LOCK(:name, 0)").bindparams(name=name)
+    yield from holding(connection, take, text("SELECT RELEASE_LOCK(:name)").bindparams(name=name))
+
+
+@contextmanager
+def on_postgresql(connection: Connection) -> Iterator[None]:
+    connection.exec_driver_sql("SET statement_timeout = 0")
+    key = int.from_bytes(sha256(_LOCK.encode()).digest()[:8], "big", signed=True)
+    # Not the function that waits: its snapshot would block CREATE INDEX CONCURRENTLY.
+    take = text("SELECT pg_try_advisory_lock(:key)").bindparams(key=key)
+    yield from holding(
+        connection, take, text("SELECT pg_advisory_unlock(:key)").bindparams(key=key)
+    )
+
+
+def holding(connection: Connection, take: Any, give: Any) -> Iterator[None]:
+    """Take a lock of the session, and have no transaction open: each migration has its own."""
+
+    def taken() -> bool:
+        won = connection.scalar(take)
+        connection.commit()
+        return bool(won)
+
+    wait_for(taken)
+    try:
+        yield
+        connection.commit()
+    finally:
+        connection.rollback()
+        connection.execute(give)
+        connection.commit()
+
+
+def wait_for(taken: Callable[[], bool]) -> None:
+    """Return when it is our turn; SystemExit after WAIT_SECONDS."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    is_told = False
+    while not taken():
+        if time.monotonic() > deadline:
+            raise SystemExit("cimiento: not migrated: another process has been at it for too long")
+        if not is_told:
+            sys.stderr.write("Waiting for another process that migrates this database.\n")
+            is_told = True
+        time.sleep(_PAUSE_SECONDS)
+
+
+_IN_TURN = {"sqlite": on_sqlite, "mysql": on_mariadb, "postgresql": on_postgresql}
+
+
+def run_in_turn(connection: Connection) -> None:
+    with _IN_TURN[connection.dialect.name](connection):
+        run(connection)
+
+
 async def connect_and_run() -> None:
-    database = connect(load_settings())
+    database = connect(read_settings())
     try:
         async with database.engine.connect() as connection:
-            await connection.run_sync(run)
-            await connection.commit()
+            await connection.run_sync(run_in_turn)
     finally:
         await database.dispose()
 

@@ -4,39 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import timedelta
-from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-import uvicorn
 
-from app import seeding
-from app.config import LogFormat, Settings, load_settings
+from app import keyfiles, migrations, seeding, serving
+from app.backups.commands import backup, restore
+from app.commands import begin, on_database
+from app.config import LogFormat, Settings, TokenAlgorithm, load_settings, read_settings
 from app.core import logging
 from app.core.exceptions import EmailTaken, FieldError, Invalid
 from app.core.i18n import text
 from app.core.security import Passwords
-from app.crud import admins, trash, users
-from app.database import Database, connect
+from app.crud import admins, one_time, sessions, users
+from app.database import Database
 from app.main import create_app
-from app.models.base import utc_now
 from app.schemas.users import normal_email
+from app.tasks import purge as purging
+from app.tasks.worker import run_beat, run_worker
 
-ROOT = Path(__file__).parent.parent
-GRACE_SECONDS = 6
+if TYPE_CHECKING:
+    from app.doctor.findings import Finding
+
 T = TypeVar("T")
 
-cli = typer.Typer(add_completion=False, no_args_is_help=True, help="Cimiento's commands.")
+cli = typer.Typer(add_completion=False, no_args_is_help=True, callback=begin)
+cli.command()(backup)
+cli.command()(restore)
 
 
 @cli.command()
 def run() -> None:
     """Migrate, make the first admin if there is none, and serve."""
+    settings = load_settings()
     migrate()
-    _first_admin(load_settings())
+    _first_admin(settings)
     serve()
 
 
@@ -47,9 +54,8 @@ def serve() -> None:
     logging.configure(level=settings.log_level, as_json=settings.log_format is LogFormat.json)
     if settings.docs_enabled:
         typer.echo(f"API docs:     http://{settings.host}:{settings.port}/docs", err=True)
-    uvicorn.run(
+    serving.serve(
         "app.main:create_app",
-        factory=True,
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
@@ -59,19 +65,20 @@ def serve() -> None:
         # Forwarded addresses count only when they come from a proxy of ours.
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
-        timeout_graceful_shutdown=GRACE_SECONDS,
     )
 
 
 @cli.command()
 def migrate() -> None:
-    """Bring the tables up to date."""
+    """Bring the tables up to date. A newer version may have done so, and more: that is well."""
     # Imported here: a server that only serves need not carry its 11 MiB.
-    from alembic.config import Config  # noqa: PLC0415 see above
-
     from alembic import command  # noqa: PLC0415 see above
 
-    command.upgrade(Config(ROOT / "alembic.ini"), "head")
+    revision = on_database(migrations.revision_of)
+    if revision.is_newer:
+        typer.echo(f"Nothing to do: a newer version migrated to {revision.found}.", err=True)
+        return
+    command.upgrade(migrations.config(), "head")
 
 
 @cli.command()
@@ -102,7 +109,7 @@ def seed(
 ) -> None:
     """Add demo users and posts. The users cannot log in: they have no passwords."""
     with typer.progressbar(length=user_count + post_count, label="Seeding") as bar:
-        _with_database(
+        on_database(
             lambda database: seeding.seed(
                 database, users=user_count, posts=post_count, progress=bar.update
             )
@@ -111,15 +118,54 @@ def seed(
 
 @cli.command()
 def purge() -> None:
-    """Delete for good what has been in the trash longer than TRASH_DAYS."""
-    before = utc_now() - timedelta(days=load_settings().trash_days)
-
-    async def empty(database: Database) -> dict[str, int]:
-        async with database.begin() as session:
-            return await trash.purge(session, before=before)
-
-    counts = _with_database(empty)
+    """Delete for good what was in the trash longer than TRASH_DAYS, and old audit events."""
+    settings = load_settings()
+    counts = on_database(lambda database: purging.purge(database, settings))
     typer.echo(", ".join(f"{count} {name}" for name, count in counts.items()) + " purged.")
+
+
+@cli.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def worker(context: typer.Context) -> None:
+    """Deliver mails and purge, for API processes with the same REDIS_URL.
+
+    Takes the options of Celery's worker, like --concurrency 8 or --pool threads.
+    """
+    run_worker(_with_redis(), context.args)
+
+
+@cli.command()
+def beat() -> None:
+    """Have the workers look for mails every second, and purge every night. One is enough."""
+    run_beat(_with_redis())
+
+
+@cli.command()
+def rotate_key(
+    keep_days: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="What was replaced longer ago is dropped, and what it signed ends: as many days"
+            " as REFRESH_TOKEN_DAYS unless given. 0 after a leak, with the servers stopped: it also"
+            " ends all sessions and mailed links, so that everybody logs in again.",
+        ),
+    ] = None,
+) -> None:
+    """Make a new secret, and for ES256 a new key pair; those before stay valid. Then restart."""
+    settings = read_settings()
+    days = settings.refresh_token_days if keep_days is None else keep_days
+    # First: if it fails, the command can be run again as if it had not been.
+    if days == 0:
+        _end_all_logins()
+    if settings.keeps_secret:
+        kept = keyfiles.rotate_secret(settings.data_dir, keep=timedelta(days=days))
+        typer.echo(f"New secret in {settings.data_dir}/secret.key, {kept} before it kept.")
+    else:
+        _print_secrets(settings, days)
+    if settings.token_algorithm is TokenAlgorithm.es256:
+        kept = keyfiles.rotate_pair(settings.data_dir, keep=timedelta(days=days))
+        typer.echo(f"New key pair in {settings.data_dir}/keys, {kept} before it kept.", err=True)
+    typer.echo("Restart the servers.", err=True)
 
 
 @cli.command()
@@ -128,17 +174,79 @@ def openapi() -> None:
     typer.echo(json.dumps(create_app().openapi(), indent=2, ensure_ascii=False))
 
 
-def _with_database(work: Callable[[Database], Awaitable[T]]) -> T:
-    """Run some work on the database of the settings, and close it afterwards."""
+def _with_redis() -> Settings:
+    settings = load_settings()
+    if not settings.redis_url:
+        raise SystemExit(
+            "cimiento: refusing to start: workers need REDIS_URL; without it the API itself"
+            " delivers mails"
+        )
+    return settings
 
-    async def opened() -> T:
-        database = connect(load_settings())
-        try:
-            return await work(database)
-        finally:
-            await database.dispose()
 
-    return asyncio.run(opened())
+@cli.command()
+def doctor(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One list of objects, for tools.")
+    ] = False,
+) -> None:
+    """Check everything the app needs, and say how to mend what is wrong: exit status 1 then."""
+    # Imported here: a server need not carry it, nor Alembic with it.
+    from app.doctor.findings import Verdict, failure, summed_up  # noqa: PLC0415 see above
+
+    found: list[Finding] = []
+    try:
+        settings = read_settings()
+        asyncio.run(_examined(settings, found, show=not as_json))
+    except SystemExit as refusal:
+        reasons = str(refusal.code).removeprefix("cimiento: refusing to start: ")
+        found.append(failure("settings", reasons, "Set them right: .env.example explains each."))
+        if not as_json:
+            _show(found[-1])
+    in_json = json.dumps([asdict(each) for each in found], indent=2, ensure_ascii=False)
+    typer.echo(in_json if as_json else f"\n{summed_up(found)}")
+    if any(each.verdict is Verdict.fail for each in found):
+        raise typer.Exit(1)
+
+
+async def _examined(settings: Settings, found: list[Finding], *, show: bool) -> None:
+    from app.doctor import examine  # noqa: PLC0415 see `doctor`
+
+    async for finding in examine(settings):
+        found.append(finding)
+        if show:
+            _show(finding)
+
+
+def _show(finding: Finding) -> None:
+    typer.echo(f"{finding.verdict:<5} {finding.check}: {finding.message}")
+    if finding.remedy:
+        typer.echo(f"      -> {finding.remedy}")
+
+
+def _end_all_logins() -> None:
+    """End what can be derived by whoever has a key: the next refresh token of a session from one
+    before it, links in mails from the outbox."""
+
+    async def end(database: Database) -> tuple[int, int]:
+        async with database.begin() as session:
+            ended = await sessions.end_everybodys(session)
+            return ended, await one_time.withdraw_everybodys(session)
+
+    ended, links = on_database(end)
+    typer.echo(f"{ended} sessions and {links} mailed links ended: all log in again.", err=True)
+
+
+def _print_secrets(settings: Settings, keep_days: int) -> None:
+    """The lines to set where SECRET_KEY is set, which only the operator can; on stdout alone."""
+    older = [secret for _, secret in settings.keys.items()][: keyfiles.MAX_KEPT - 1]
+    kept = older if keep_days else []
+    plain = all(re.fullmatch(r"[\w.~+/=-]+", secret, re.ASCII) for secret in kept)
+    listed = ",".join(kept) if plain else f"'{json.dumps(kept)}'"
+    typer.echo(f"SECRET_KEY={keyfiles.new_secret()}\nSECRET_KEY_FALLBACKS={listed}")
+    typer.echo("Set these two lines where SECRET_KEY is set now.", err=True)
+    if kept:
+        typer.echo(f"Leave out what was replaced over {keep_days} days ago.", err=True)
 
 
 def _add_admin(email: str, name: str, password: str) -> None:
@@ -147,7 +255,7 @@ def _add_admin(email: str, name: str, password: str) -> None:
         async with database.begin() as session:
             await users.create_admin(session, email=email, name=name, password_hash=hashed)
 
-    _with_database(add)
+    on_database(add)
 
 
 def _first_admin(settings: Settings) -> None:
@@ -157,7 +265,7 @@ def _first_admin(settings: Settings) -> None:
         async with database.begin(readonly=True) as session:
             return not await admins.has_admin(session)
 
-    if not _with_database(is_missing):
+    if not on_database(is_missing):
         return
     given = settings.first_admin_password
     if given is None and not settings.in_development:

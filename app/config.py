@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
-import re
-import secrets
-from contextlib import suppress
-from email.errors import HeaderParseError
-from email.headerregistry import Address
-from email.utils import parseaddr
+from collections.abc import Iterator
 from enum import StrEnum
-from ipaddress import ip_network
+from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from app import keyfiles
+from app.core.counters import is_redis_url
+from app.core.keypairs import KeyPair
+from app.core.keys import SecretKeys
 from app.core.passwords import Policy, weaknesses
-from app.core.security import AccessTokens
+from app.core.plausible import is_base_url, is_mailbox, is_network, is_origin, signs
 
 ASYNC_DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -29,8 +36,7 @@ ASYNC_DRIVERS = {
     "postgres": "postgresql+psycopg",
     "postgresql": "postgresql+psycopg",
 }
-_ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")
-_BASE_URL = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
+_EVERY_INTERFACE = ("0.0.0.0", "::")  # noqa: S104 compared with, not bound to
 MIN_SECRET_BYTES = 32
 MIN_SECRET_ALPHABET = 8
 
@@ -48,6 +54,13 @@ class SmtpTls(StrEnum):
     none = "none"
     starttls = "starttls"
     tls = "tls"
+
+
+class TokenAlgorithm(StrEnum):
+    """What signs access tokens: the secret, or a key pair whose public half anybody may have."""
+
+    hs256 = "HS256"
+    es256 = "ES256"
 
 
 class LogFormat(StrEnum):
@@ -87,18 +100,26 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     workers: int = Field(1, ge=1, le=64)
+    shutdown_delay_seconds: float = Field(0, ge=0, le=60)
     data_dir: Path = Path("data")
     # Its URL may hold a password: kept out of what is printed of the settings.
     database_url: str = Field("", repr=False)
     database_pool_size: int = Field(10, ge=1, le=500)
     request_timeout_seconds: float = Field(4.5, gt=0, le=300)
     secret_key: SecretStr = SecretStr("")
+    secret_key_fallbacks: Annotated[list[SecretStr], NoDecode, BeforeValidator(_split)] = []
+    token_algorithm: TokenAlgorithm = TokenAlgorithm.hs256
     first_admin_email: str = "admin@example.com"
     first_admin_password: Annotated[SecretStr | None, BeforeValidator(_none_if_blank)] = None
     registration_enabled: bool = True
     password_policy: Policy = Policy.classic
     access_token_minutes: int = Field(15, ge=1, le=1440)
-    session_days: int = Field(30, ge=1, le=366)
+    refresh_token_days: int = Field(30, ge=1, le=366)
+    session_days: int = Field(180, ge=1, le=3650)
+    refresh_grace_seconds: int = Field(10, ge=0, le=300)
+    rate_limit_enabled: bool = True
+    # It may hold a password too.
+    redis_url: str | None = Field(None, repr=False)
     cors_origins: CommaList = []
     trusted_hosts: CommaList = ["*"]
     trusted_proxies: CommaList = []
@@ -110,12 +131,17 @@ class Settings(BaseSettings):
     smtp_tls: SmtpTls = SmtpTls.starttls
     smtp_timeout_seconds: float = Field(20, gt=0, le=40)
     mail_from: str = "Cimiento <no-reply@example.com>"
-    public_url: str = "http://127.0.0.1:8000"
+    public_url: str = ""
     trash_days: int = Field(30, ge=0)
+    audit_days: int = Field(365, ge=0)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: LogFormat = LogFormat.json
     access_log: bool = True
     docs_enabled: bool = True
+    metrics_enabled: bool = False
+    traces_enabled: bool = False
+
+    _keeps_secret: bool = PrivateAttr(default=False)
 
     @property
     def in_development(self) -> bool:
@@ -128,6 +154,33 @@ class Settings(BaseSettings):
         return _async_url(self.database_url)
 
     @property
+    def keys(self) -> SecretKeys:
+        """The secrets, newest first."""
+        every = [self.secret_key, *self.secret_key_fallbacks]
+        return SecretKeys([secret.get_secret_value() for secret in every])
+
+    @property
+    def keeps_secret(self) -> bool:
+        """Whether the newest secret is the one kept under DATA_DIR, not one that was given."""
+        return self._keeps_secret
+
+    @cached_property
+    def key_pairs(self) -> list[KeyPair]:
+        """The key pairs, newest first, made in development; none with HS256.
+
+        ValueError, with a text for the operator, when they are missing or not usable.
+        """
+        if self.token_algorithm is TokenAlgorithm.hs256:
+            return []
+        pairs = keyfiles.pairs_in(self.data_dir, make=self.in_development)
+        if not pairs:
+            raise ValueError(
+                f"TOKEN_ALGORITHM=ES256 needs a key pair in {self.data_dir}/keys:"
+                " scripts/rotate-key makes one (SECRET_KEY may stay, whatever it prints)"
+            )
+        return pairs
+
+    @property
     def mail_dir(self) -> Path:
         """Where mails are kept as `.eml` files while no SMTP server is configured."""
         return self.data_dir / "mail"
@@ -136,15 +189,28 @@ class Settings(BaseSettings):
     def _fill_in_and_refuse(self) -> Self:
         if not self.database_url:
             self.database_url = f"sqlite+aiosqlite:///{self.data_dir}/cimiento.db"
-        self.public_url = self.public_url.rstrip("/")
+        self.public_url = (self.public_url or _own_url(self.host, self.port)).rstrip("/")
         if not self.secret_key.get_secret_value() and self.in_development:
-            self.secret_key = SecretStr(_kept_secret(self.data_dir))
+            self._read_kept_secrets()
         reasons = list(_always_unsafe(self))
         if not self.in_development:
             reasons += _unsafe_in_production(self)
         if reasons:
-            raise ValueError("; ".join(reasons))
+            raise ValueError("; ".join(dict.fromkeys(reasons)))
         return self
+
+    def _read_kept_secrets(self) -> None:
+        # An empty file is refused as an empty SECRET_KEY is.
+        newest, *older = map(SecretStr, keyfiles.secrets_in(self.data_dir) or [""])
+        self._keeps_secret = True
+        self.secret_key = newest
+        self.secret_key_fallbacks = [*self.secret_key_fallbacks, *older]
+
+
+def _own_url(host: str, port: int) -> str:
+    """Where a browser on this machine finds a server that listens there."""
+    name = "127.0.0.1" if host in _EVERY_INTERFACE else host
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
 def _async_url(raw: str) -> URL:
@@ -153,67 +219,50 @@ def _async_url(raw: str) -> URL:
     return url.set(drivername=ASYNC_DRIVERS.get(name, name))
 
 
-def _kept_secret(data_dir: Path) -> str:
-    """Generate the development secret once, so that a restart logs nobody out."""
-    path = data_dir / "secret.key"
-    if not path.exists():
-        data_dir.mkdir(parents=True, exist_ok=True)
-        draft = data_dir / f"secret.{secrets.token_hex(8)}"
-        draft.touch(mode=0o600)
-        draft.write_text(secrets.token_urlsafe(48))
-        # Linked when whole: of processes that start together all read the same, none half of it.
-        with suppress(FileExistsError):
-            path.hardlink_to(draft)
-        draft.unlink()
-    return path.read_text().strip()
+def _secrets(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Every secret, with the name of its setting."""
+    yield "SECRET_KEY", settings.secret_key.get_secret_value()
+    for secret in settings.secret_key_fallbacks:
+        yield "SECRET_KEY_FALLBACKS", secret.get_secret_value()
 
 
-def _signs(secret: str) -> bool:
-    """Whether a token signed with a secret verifies: not if it reads as JSON or as a public key,
-    which the JWT library takes for another kind of key."""
-    tokens = AccessTokens(secret, minutes=1)
+def _unusable_secrets(settings: Settings) -> Iterator[str]:
+    for name, secret in _secrets(settings):
+        if not secret:
+            yield f"{name} must not be empty"
+        elif not signs(secret):
+            yield f"{name} reads as JSON or as a public key: its tokens would never verify"
+    if settings.secret_key in settings.secret_key_fallbacks:
+        yield "SECRET_KEY_FALLBACKS must not repeat SECRET_KEY"
+
+
+def _can_export_traces() -> bool:
     try:
-        json.loads(secret)
-    except ValueError:
-        pass
-    else:
-        return False
-    try:
-        tokens.verify(tokens.issue(user_id=1, session_id=1))
-    except Exception:  # noqa: BLE001 the library raises what it likes
-        return False
-    return True
-
-
-def _is_network(text: str) -> bool:
-    """Whether this is an address or a network, but not all of them."""
-    try:
-        return ip_network(text, strict=False).prefixlen > 0
-    except ValueError:
-        return False
-
-
-def _is_mailbox(text: str) -> bool:
-    """Whether mails can be sent from here: `name@host` or `Name <name@host>`."""
-    try:
-        return bool(Address(addr_spec=parseaddr(text)[1]).domain)
-    except (ValueError, IndexError, HeaderParseError):
+        return find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+    # One of the packages above it is not there.
+    except ModuleNotFoundError:
         return False
 
 
 def _always_unsafe(settings: Settings) -> list[str]:
     """Settings that could never work or never be right, on any machine."""
-    reasons = []
-    if not _signs(settings.secret_key.get_secret_value()):
-        reasons.append("SECRET_KEY reads as JSON or as a public key: its tokens would never verify")
-    if not all(map(_ORIGIN.fullmatch, settings.cors_origins)):
+    reasons = [*_unusable_secrets(settings)]
+    if not all(map(is_origin, settings.cors_origins)):
         reasons.append("CORS_ORIGINS must list origins like https://app.example.com, never '*'")
-    if not all(map(_is_network, settings.trusted_proxies)):
+    if not all(map(is_network, settings.trusted_proxies)):
         reasons.append("TRUSTED_PROXIES must list addresses or networks, never all of them")
-    if not _is_mailbox(settings.mail_from):
+    if not is_mailbox(settings.mail_from):
         reasons.append("MAIL_FROM must be an address, like Cimiento <no-reply@example.com>")
-    if not _BASE_URL.fullmatch(settings.public_url):
-        reasons.append("PUBLIC_URL must be an http:// or https:// URL")
+    if settings.redis_url and not is_redis_url(settings.redis_url):
+        reasons.append("REDIS_URL must be a URL like redis://host:6379/0, or rediss:// for TLS")
+    if not is_base_url(settings.public_url):
+        reasons.append("PUBLIC_URL must be an http:// or https:// URL without a path")
+    if settings.metrics_enabled and settings.workers > 1:
+        reasons.append(
+            "METRICS_ENABLED tells of one process: set WORKERS=1 and run several servers"
+        )
+    if settings.traces_enabled and not _can_export_traces():
+        reasons.append("TRACES_ENABLED needs the package opentelemetry-exporter-otlp-proto-http")
     try:
         driver = _async_url(settings.database_url).drivername
     # A port that is no number is a ValueError, with a part of the URL in its text.
@@ -228,13 +277,16 @@ def _always_unsafe(settings: Settings) -> list[str]:
 
 def _unsafe_in_production(settings: Settings) -> list[str]:
     reasons = []
-    secret = settings.secret_key.get_secret_value()
-    if len(secret.encode()) < MIN_SECRET_BYTES or len(set(secret)) < MIN_SECRET_ALPHABET:
-        reasons.append(f"SECRET_KEY must be at least {MIN_SECRET_BYTES} random bytes")
+    for name, secret in _secrets(settings):
+        if len(secret.encode()) < MIN_SECRET_BYTES or len(set(secret)) < MIN_SECRET_ALPHABET:
+            reasons.append(f"{name} must be at least {MIN_SECRET_BYTES} random bytes")
+        if "change" in secret.lower():
+            reasons.append(f"{name} still holds an example value")
     if settings.smtp_password and settings.smtp_tls is SmtpTls.none:
         reasons.append("SMTP_PASSWORD would be sent in the clear: set SMTP_TLS")
-    if "change" in secret.lower():
-        reasons.append("SECRET_KEY still holds an example value")
+    # What is derived when none is given is never https://.
+    if settings.smtp_host and not settings.public_url.startswith("https://"):
+        reasons.append("PUBLIC_URL must be the https:// URL that links in mails lead to")
     if settings.workers > 1 and settings.database_url.startswith("sqlite"):
         reasons.append("SQLite serves one worker: set WORKERS=1 or another DATABASE_URL")
     password = settings.first_admin_password
@@ -246,15 +298,29 @@ def _unsafe_in_production(settings: Settings) -> list[str]:
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings, or end the process with one clear line (exit status 1).
+    """Read the settings and their keys, or end the process with one clear line (exit status 1).
 
     Values are never printed: a line about a secret must not show it.
     """
+    settings = read_settings(**overrides)
+    try:
+        settings.key_pairs  # noqa: B018 read now: a refusal must come before anything is served
+    except (ValueError, OSError) as error:
+        raise _refused(str(error)) from None
+    return settings
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """The same without the key pairs, which may be yet to be made."""
     try:
         return Settings(**overrides)
     except ValidationError as error:
         lines = [_explain(entry) for entry in error.errors(include_url=False, include_input=False)]
-        raise SystemExit(f"cimiento: refusing to start: {'; '.join(lines)}") from None
+        raise _refused("; ".join(lines)) from None
+
+
+def _refused(reasons: str) -> SystemExit:
+    return SystemExit(f"cimiento: refusing to start: {reasons}")
 
 
 def _explain(entry: Any) -> str:

@@ -1,7 +1,7 @@
 """The database: one engine, one commit, three dialects.
 
-`Database.begin()` holds the only commit of the code base. A request gets its session from
-`routers/deps.py`; scripts and background work call `begin()` themselves.
+`Database` holds the commits of the code base. A request gets its session from `routers/deps.py`;
+scripts and background work call `begin()` themselves; `writing.py` runs what needs no session.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import UpdateBase, event
+from sqlalchemy import Connection, UpdateBase, event
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import (
@@ -25,12 +25,14 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.orm.exc import StaleDataError
+from sqlalchemy.util import greenlet_spawn
 
 from app import sqlite
 from app.config import Settings
 from app.core.exceptions import AppError, Conflict, Unavailable
 from app.sqlite import LOCK_WAIT_SECONDS
 
+T = TypeVar("T")
 POOL_TIMEOUT_SECONDS = 3
 POOL_RECYCLE_SECONDS = 1800
 STATEMENT_SECONDS = 10
@@ -65,9 +67,17 @@ class Database:
     `expire_on_commit` is off: what a route returns is serialised from what was flushed.
     """
 
-    def __init__(self, engine: AsyncEngine, reading: AsyncEngine) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        reading: AsyncEngine,
+        probing: AsyncEngine,
+        opener: sqlite.Opener | None = None,
+    ) -> None:
         self.engine = engine
         self.reading = reading
+        self.probing = probing  # one connection, to look whether the database answers
+        self.opener = opener  # of SQLite's connections
         self.changes = Changes()
         reader = engine.execution_options(**{_READONLY: True})
         self._writing = async_sessionmaker(engine, expire_on_commit=False)
@@ -97,10 +107,29 @@ class Database:
             # Also of a commit that failed: it may have arrived all the same.
             self.changes.note(written)
 
+    async def transact(self, work: Callable[[Connection, set[Written]], T]) -> T:
+        """One plain function as a transaction, without a session; it says what it has written.
+
+        Commits when the function returns, or leaves no trace.
+        """
+        written: set[Written] = set()
+
+        def in_transaction() -> T:
+            with self.engine.sync_engine.begin() as connection:
+                done = work(connection, written)
+                _refuse_if_cancelled()
+            return done
+
+        try:
+            return await greenlet_spawn(in_transaction)
+        finally:
+            self.changes.note(written)
+
     async def dispose(self) -> None:
         """Close every pooled connection; the engines are of no use afterwards."""
         await self.engine.dispose()
         await self.reading.dispose()
+        await self.probing.dispose()
 
 
 class Changes:
@@ -120,7 +149,13 @@ class Changes:
 
 def note_written(session: Session, table: str, act: Act) -> None:
     """Count a write of a transaction that the session itself does not see."""
-    session.info.get(_WRITTEN, set()).add((table, act))
+    written_by(session).add((table, act))
+
+
+def written_by(session: Session) -> set[Written]:
+    """What a session's transaction has written so far."""
+    found: set[Written] = session.info.get(_WRITTEN, set())
+    return found
 
 
 @event.listens_for(Session, "after_flush")
@@ -153,14 +188,18 @@ def connect(settings: Settings) -> Database:
     url = settings.url
     if url.get_backend_name() == "sqlite":
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        engine = _engine(settings, async_creator=sqlite.Opener(url))
+        opener = sqlite.Opener(url)
+        engine = _engine(settings, async_creator=opener)
         _listen_on_sqlite(engine)
-        return Database(engine, engine.execution_options(**{_READONLY: True}))
+        reading = engine.execution_options(**{_READONLY: True})
+        probing = _engine(settings, async_creator=opener, pool_size=1)
+        return Database(engine, reading, probing, opener)
     return Database(
         _engine(settings, isolation_level="READ COMMITTED", pool_pre_ping=True),
         # What only reads needs no transaction, and so no ROLLBACK after it: a round trip less.
         # Nor a ping before it: `reading.py` replaces a connection that is gone.
         _engine(settings, isolation_level="AUTOCOMMIT", pool_reset_on_return=None),
+        _engine(settings, isolation_level="AUTOCOMMIT", pool_pre_ping=True, pool_size=1),
     )
 
 
@@ -182,11 +221,10 @@ def _engine(settings: Settings, **options: Any) -> AsyncEngine:
         url,
         # Statements are logged and raised without their parameters: those hold hashes.
         hide_parameters=True,
-        pool_size=settings.database_pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_SECONDS,
         pool_recycle=POOL_RECYCLE_SECONDS,
-        **options,
+        **{"pool_size": settings.database_pool_size, **options},
     )
 
 

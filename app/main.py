@@ -11,21 +11,47 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
-from app import __version__, database, openapi
+from app import __version__, database, openapi, throttling
 from app.config import LogFormat, Settings, load_settings
 from app.core import logging, problems
+from app.core.exceptions import Forbidden
 from app.core.middleware import BodyLimit, RequestScope, TrustedHosts
 from app.core.recovery import Deadline, Recover
 from app.core.security import AccessTokens, Passwords
+from app.crud.denials import Denials
+from app.crud.idempotency import Replay
 from app.crud.pages import Cursors, Pages
 from app.crud.sessions import Identities
+from app.readiness import Readiness
 from app.reading import open_reader
-from app.routers import auth, docs, operations, outbox, posts, roles, tags, users
+from app.routers import (
+    account,
+    audit,
+    auth,
+    creating,
+    denials,
+    docs,
+    keys,
+    operations,
+    outbox,
+    posts,
+    recovery,
+    roles,
+    sessions,
+    tags,
+    users,
+)
 from app.routers.shortcut import Shortcut
-from app.tasks.dispatcher import Dispatcher
+from app.tasks.engine import engine_for
 from app.tasks.mail import mailer_for
+from app.telemetry import Telemetry
+from app.writing import open_writer
 
-_EXPOSED = ["ETag", "Link", "Location", "Retry-After", "X-Request-ID", "X-Total-Count"]
+_ALLOWED = ["Authorization", "Content-Type", "If-Match", "X-Request-ID", creating.HEADER]
+_EXPOSED = [
+    *("ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After"),
+    *("X-Request-ID", "X-Total-Count", creating.REPLAYED),
+]
 
 
 def create_app(settings: Settings | None = None, *, passwords: Passwords | None = None) -> FastAPI:
@@ -34,6 +60,7 @@ def create_app(settings: Settings | None = None, *, passwords: Passwords | None 
     Nothing is connected to before the first request. Ends the process on unsafe settings.
     """
     settings = settings or load_settings()
+    telemetry = _telemetry(settings)
     app = FastAPI(
         title="Cimiento API",
         version=__version__,
@@ -43,18 +70,29 @@ def create_app(settings: Settings | None = None, *, passwords: Passwords | None 
         openapi_url="/openapi.json" if settings.docs_enabled else None,
         redirect_slashes=False,
         generate_unique_id_function=_operation_id,
+        telemetry=telemetry.config,
     )
-    secret = settings.secret_key.get_secret_value()
     state = app.state
     state.settings = settings
     state.database = database.connect(settings)
     state.passwords = passwords or Passwords()
-    state.tokens = AccessTokens(secret, minutes=settings.access_token_minutes)
+    state.tokens = AccessTokens(
+        settings.keys, settings.key_pairs, minutes=settings.access_token_minutes
+    )
     state.reader = open_reader(state.database)
-    state.pages = Pages(state.reader, Cursors(secret))
+    state.writer = open_writer(state.database)
+    state.readiness = Readiness(state.database, settings)
+    state.pages = Pages(state.reader, Cursors(settings.keys))
     state.identities = Identities(state.reader, state.tokens)
-    state.dispatcher = Dispatcher(state.database, mailer_for(settings), settings)
+    state.denials = Denials(state.database)
+    state.gate = throttling.gate_of(settings)
+    state.telemetry = telemetry
+    telemetry.watch(state.database, state.reader)
+    mailer = telemetry.counting(mailer_for(settings))
+    state.dispatcher = engine_for(state.database, mailer, settings)
     problems.register(app)
+    app.add_exception_handler(Forbidden, denials.refuse)
+    app.add_exception_handler(Replay, creating.replay)
     openapi.install(app)
     _add_routes(app, settings)
     _add_middleware(app, settings)
@@ -62,18 +100,32 @@ def create_app(settings: Settings | None = None, *, passwords: Passwords | None 
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     settings: Settings = app.state.settings
     logging.configure(level=settings.log_level, as_json=settings.log_format is LogFormat.json)
     app.state.dispatcher.start()
     # What has been made by now stays: the collector need not walk it over and over.
     gc.collect()
     gc.freeze()
-    yield
+    # `serving.py` finds the app by it.
+    yield {"app": app}
+    app.state.readiness.drain()
     # The dispatcher still writes down what it sent; the connections close after it.
     await app.state.dispatcher.stop()
+    await app.state.gate.close()
+    await app.state.readiness.close()
+    await app.state.telemetry.close()
+    await app.state.writer.dispose()
     await app.state.reader.dispose()
     await app.state.database.dispose()
+
+
+def _telemetry(settings: Settings) -> Telemetry:
+    if not settings.metrics_enabled:
+        return Telemetry(settings)
+    from app.metrics import Metrics  # noqa: PLC0415 its libraries are not wanted otherwise
+
+    return Metrics(settings)
 
 
 def _operation_id(route: APIRoute) -> str:
@@ -82,11 +134,15 @@ def _operation_id(route: APIRoute) -> str:
 
 
 def _add_routes(app: FastAPI, settings: Settings) -> None:
-    routers = [each.router for each in (auth, users, roles, posts, tags, outbox, operations)]
+    parts = (auth, sessions, recovery, users, roles, posts, tags, audit, outbox, operations, keys)
+    routers = [each.router for each in parts]
     app.router.routes.insert(0, Shortcut(route for router in routers for route in router.routes))
     for router in routers:
         app.include_router(router)
+    if settings.metrics_enabled:
+        app.include_router(operations.metrics_router)
     app.include_router(docs.errors_router)
+    app.include_router(account.router)
     if settings.docs_enabled:
         app.include_router(docs.docs_router)
         app.mount("/static/vendor", docs.vendor_assets)
@@ -103,7 +159,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "If-Match", "X-Request-ID"],
+            allow_headers=_ALLOWED,
             expose_headers=_EXPOSED,
             max_age=600,
         )

@@ -7,9 +7,10 @@ it can answer with, in our shape, and says which permission it needs.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import iter_route_contexts
 
@@ -18,6 +19,7 @@ from app.core.exceptions import (
     AppError,
     BadRequest,
     Conflict,
+    IdempotencyKeyReused,
     InsufficientScope,
     InternalError,
     Invalid,
@@ -25,15 +27,19 @@ from app.core.exceptions import (
     InvalidToken,
     NotFound,
     PayloadTooLarge,
+    TooManyRequests,
     Unauthenticated,
     Unavailable,
     UntrustedHost,
 )
 from app.core.permissions import Permission
+from app.routers import creating
+from app.routers.doors import AtDoor
 from app.routers.lists import Parsed
 from app.routers.responses import problems
 from app.schemas.problems import Problem, ValidationProblem
 
+T = TypeVar("T")
 DESCRIPTION = """\
 Users, posts and roles.
 
@@ -41,6 +47,11 @@ Users, posts and roles.
 `Authorization: Bearer …`. **Lists** take `page` and `page_size`, or follow `next_cursor`.
 **Errors** are [problem documents](/errors) with a stable `code`; their texts are English or
 Spanish by `Accept-Language`.
+
+**Try again** with an `Idempotency-Key`: a request that creates, sent again from your account, gets
+the answer it got first, with `Idempotency-Replayed: true`. Answers are kept for 24 hours; refusals
+are not kept. **Change** what is still as you read it by its `ETag`, sent back as `If-Match` with
+its quotes: 412 if somebody else was first. Without it the last writer wins.
 """
 _TAGS = [
     {"name": "auth", "description": "Accounts and logins."},
@@ -48,20 +59,55 @@ _TAGS = [
     {"name": "roles", "description": "Roles and the permissions they grant."},
     {"name": "posts", "description": "What users write."},
     {"name": "tags", "description": "What posts are about."},
-    {"name": "operations", "description": "Health and the mail outbox."},
+    {
+        "name": "operations",
+        "description": "Health, public keys, the audit trail and the mail outbox.",
+    },
 ]
 _REQUEST_ID = {
     "description": "Identifies the request in the logs; yours, if you sent one.",
     "schema": {"type": "string"},
 }
 _ETAG = {"description": "The version, for `If-Match`.", "schema": {"type": "string"}}
+_TAGGED = ("/Post", "/User", "/Me", "/ManagedUser", "/Role")
+_KEY = {
+    "name": creating.HEADER,
+    "in": "header",
+    "required": False,
+    "description": "A random value of your own, new for each thing you create. Sent again within"
+    " 24 hours with the same request, it is answered what it was answered first, and nothing is"
+    " created twice.",
+    "schema": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": creating.MAX_KEY,
+        "pattern": "^[!-~]+$",
+    },
+}
+_REPLAYED = {
+    "description": "`true` on an answer that was given before; nothing has happened again.",
+    "schema": {"type": "string", "const": "true"},
+}
 _LOCATION = {"description": "Where the new row is.", "schema": {"type": "string"}}
+# What is said of a parameter's value beside that it is invalid.
+_REFUSED_FOR = {creating.HEADER: IdempotencyKeyReused, "cursor": InvalidCursor}
 _LIST_HEADERS = {
     "Link": {
         "description": "`first`, `prev`, `next`, `last` (RFC 8288).",
         "schema": {"type": "string"},
     },
     "X-Total-Count": {"description": "Not with a cursor.", "schema": {"type": "integer"}},
+}
+
+_LIMIT_HEADERS = {
+    "RateLimit": {
+        "description": "The closest limit: `r` tries are left for `t` seconds.",
+        "schema": {"type": "string"},
+    },
+    "RateLimit-Policy": {
+        "description": "That limit: `q` tries in `w` seconds.",
+        "schema": {"type": "string"},
+    },
 }
 
 
@@ -96,6 +142,9 @@ def _build(app: FastAPI) -> dict[str, Any]:
         name: i18n.text("en", "permissions", name) for name in Permission
     }
     _add_query_parameters(app, document)
+    _add_limits(app, document)
+    for operation, _ in _depending_on(app, document, creating.TakesKey):
+        operation.setdefault("parameters", []).append(_KEY)
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             _complete(operation, path, method)
@@ -104,17 +153,34 @@ def _build(app: FastAPI) -> dict[str, Any]:
 
 def _add_query_parameters(app: FastAPI, document: dict[str, Any]) -> None:
     """Document what `routers/lists.py` parses, which FastAPI does not see."""
+    for operation, parsed in _depending_on(app, document, Parsed):
+        schema = parsed.model.model_json_schema(ref_template="#/components/schemas/{model}")
+        document["components"]["schemas"] |= schema.pop("$defs", {})
+        operation.setdefault("parameters", []).extend(_parameters(schema))
+
+
+def _add_limits(app: FastAPI, document: dict[str, Any]) -> None:
+    """Every door may refuse."""
+    for operation, _ in _depending_on(app, document, AtDoor):
+        for status, documented in problems(TooManyRequests).items():
+            operation["responses"][str(status)] = documented
+
+
+def _depending_on(
+    app: FastAPI, document: dict[str, Any], kind: type[T]
+) -> Iterator[tuple[dict[str, Any], T]]:
+    """Operations with a dependency of this kind, direct or not, and the dependency."""
     for route in iter_route_contexts(app.routes):
-        dependant = getattr(route, "dependant", None)
-        for dependency in dependant.dependencies if dependant else ():
-            if isinstance(dependency.call, Parsed):
-                schema = dependency.call.model.model_json_schema(
-                    ref_template="#/components/schemas/{model}"
-                )
-                document["components"]["schemas"] |= schema.pop("$defs", {})
+        for call in _calls(getattr(route, "dependant", None)):
+            if isinstance(call, kind):
                 for method in route.methods or ():
-                    operation = document["paths"][route.path][method.lower()]
-                    operation.setdefault("parameters", []).extend(_parameters(schema))
+                    yield document["paths"][route.path][method.lower()], call
+
+
+def _calls(dependant: Dependant | None) -> Iterator[object]:
+    for dependency in dependant.dependencies if dependant else ():
+        yield dependency.call
+        yield from _calls(dependency)
 
 
 def _parameters(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -171,8 +237,7 @@ def _errors(operation: dict[str, Any], path: str, method: str) -> Iterator[type[
         yield from (BadRequest, PayloadTooLarge)
     if "requestBody" in operation or parameters:
         yield Invalid
-    if "cursor" in parameters:
-        yield InvalidCursor
+    yield from (kind for name, kind in _REFUSED_FOR.items() if name in parameters)
     if security and {} not in security:
         yield Unauthenticated
     if security:
@@ -205,12 +270,16 @@ def _headers(operation: dict[str, Any], status: str, response: dict[str, Any]) -
     schema = str(response.get("content", {}).get("application/json", {}).get("schema", {}))
     if status == "201":
         headers["Location"] = _LOCATION
-    if schema.endswith("/Post'}"):
+    if schema.removesuffix("'}").endswith(_TAGGED):
         headers["ETag"] = _ETAG
+    if status == "201" and creating.HEADER in names:
+        headers[creating.REPLAYED] = _REPLAYED
     if status == "200" and "cursor" in names:
         headers |= _LIST_HEADERS
     if status in {"401", "403"}:
         headers["WWW-Authenticate"] = {"schema": {"type": "string"}}
-    if status == "503":
+    if "429" in operation["responses"] and status < "500":
+        headers |= _LIMIT_HEADERS
+    if status in {"429", "503"}:
         headers["Retry-After"] = {"description": "Seconds.", "schema": {"type": "integer"}}
     return headers

@@ -22,8 +22,6 @@ from typing import Any, TypeVar
 from sqlalchemy import BindParameter, Dialect, Select, Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
 from sqlalchemy.sql import visitors
 from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import greenlet_spawn
@@ -43,6 +41,8 @@ _THREADS = 4
 _MAX_SLOW = 100
 _STEPS = 2_000  # of SQLite's machine, between two looks at the clock: about 20 µs
 _Convert = Callable[[Any], Any]
+# Its name, its value or that it must be given, how the driver takes it.
+Parameter = tuple[str, Any, bool, _Convert | None]
 
 
 class Query:
@@ -69,8 +69,7 @@ class Compiled:
 
     sql: str
     positional: bool
-    # Of each parameter: its name, its value or that it must be given, how the driver takes it.
-    parameters: tuple[tuple[str, Any, bool, _Convert | None], ...]
+    parameters: tuple[Parameter, ...]
     converters: tuple[tuple[int, _Convert], ...]
     tables: frozenset[str]
 
@@ -88,7 +87,7 @@ class Compiled:
         return cls(
             sql=str(compiled),
             positional=compiled.positional,
-            parameters=tuple(_parameter(name, compiled.binds[name], dialect) for name in names),
+            parameters=tuple(parameter(name, compiled.binds[name], dialect) for name in names),
             converters=tuple((index, wire) for index, wire in wires if wire),
             tables=frozenset(table.name for table in _all(Table, statement)),
         )
@@ -96,15 +95,7 @@ class Compiled:
     def arguments(self, given: Mapping[str, Any]) -> Any:
         """What the driver is handed: a tuple, or a mapping if it takes names. KeyError for a
         parameter that was not given."""
-        values = [
-            convert(given[name] if required else value)
-            if convert
-            else (given[name] if required else value)
-            for name, value, required, convert in self.parameters
-        ]
-        if self.positional:
-            return tuple(values)
-        return {entry[0]: value for entry, value in zip(self.parameters, values, strict=True)}
+        return arguments_of(self.parameters, given, positional=self.positional)
 
     def converted(self, rows: Values) -> Values:
         """The rows with each value as it goes into JSON; column by column, which is quicker."""
@@ -116,9 +107,25 @@ class Compiled:
         return list(zip(*columns, strict=True))
 
 
-def _parameter(name: str, bind: Any, dialect: Dialect) -> tuple[str, Any, bool, _Convert | None]:
+def parameter(name: str, bind: Any, dialect: Dialect) -> Parameter:
+    """What to hand over for one of a compiled statement's parameters."""
     convert = bind.type.dialect_impl(dialect).bind_processor(dialect)
     return name, bind.value, not bind.unique, convert
+
+
+def arguments_of(
+    parameters: Sequence[Parameter], given: Mapping[str, Any], *, positional: bool
+) -> Any:
+    """The parameters' values as a driver takes them. KeyError for one that was not given."""
+    values = [
+        convert(given[name] if required else value)
+        if convert
+        else (given[name] if required else value)
+        for name, value, required, convert in parameters
+    ]
+    if positional:
+        return tuple(values)
+    return {entry[0]: value for entry, value in zip(parameters, values, strict=True)}
 
 
 def _all(kind: type[E], statement: AnySelect) -> Iterator[E]:
@@ -131,7 +138,7 @@ def _all(kind: type[E], statement: AnySelect) -> Iterator[E]:
 def _wire(type_: TypeEngine[Any], dialect: Dialect) -> _Convert | None:
     """How a column's values become what goes into JSON."""
     if isinstance(type_, UtcDateTime):
-        return _moment_of_text if dialect.name == "sqlite" else _moment
+        return _moment_of_text if dialect.name == "sqlite" else moment
     return type_.dialect_impl(dialect).result_processor(dialect, None)
 
 
@@ -139,22 +146,11 @@ def _moment_of_text(value: str | None) -> str | None:
     return value and value.replace(" ", "T") + "Z"
 
 
-def _moment(value: datetime | None) -> str | None:
+def moment(value: datetime | None) -> str | None:
+    """A moment as it goes into JSON."""
     if value is None:
         return None
     return value.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
-
-
-async def rows_in(session: AsyncSession, query: Query, given: Mapping[str, Any]) -> Values:
-    """What a query finds inside a transaction, after what it has written so far."""
-    return await session.run_sync(_rows_in, query, given)
-
-
-def _rows_in(session: Session, query: Query, given: Mapping[str, Any]) -> Values:
-    connection = session.connection()
-    compiled = query.compiled(connection.dialect)
-    found = connection.exec_driver_sql(compiled.sql, compiled.arguments(given))
-    return compiled.converted([tuple(row) for row in found.all()])
 
 
 class Reader:

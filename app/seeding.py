@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import func, insert, select
@@ -16,8 +17,9 @@ from app.database import Database
 from app.models.base import utc_now
 from app.models.posts import Post, PostStatus
 from app.models.roles import Role
-from app.models.tags import PostTag, Tag
+from app.models.tags import PostTag
 from app.models.users import User, UserRole, email_key
+from app.writing import in_session
 
 BATCH = 500
 DRAFTS = 0.1
@@ -94,7 +96,7 @@ async def _add_posts(session: AsyncSession, size: int, chance: random.Random) ->
     # Any demo user may have written any post; a sample keeps large seeds in memory's bounds.
     demo = select(User.id).where(User.live_email.like("demo%@example.com"))
     authors = list(await session.scalars(demo.order_by(User.id.desc()).limit(SAMPLE)))
-    labels = await tags.get_or_create(session, names=list(_TAGS))
+    labels = await in_session(session, partial(tags.get_or_create, names=list(_TAGS)))
     rows = [_post(chance.choice(authors), chance) for _ in range(size)]
     made = await session.scalars(insert(Post).returning(Post.id), rows)
     links = [link for post_id in made for link in _labels(post_id, labels, chance)]
@@ -115,9 +117,9 @@ def _post(author_id: int, chance: random.Random) -> dict[str, Any]:
     }
 
 
-def _labels(post_id: int, labels: list[Tag], chance: random.Random) -> list[dict[str, int]]:
+def _labels(post_id: int, labels: list[int], chance: random.Random) -> list[dict[str, int]]:
     chosen = chance.sample(labels, k=chance.randint(1, 3))
-    return [{"post_id": post_id, "tag_id": tag.id} for tag in chosen]
+    return [{"post_id": post_id, "tag_id": tag_id} for tag_id in chosen]
 
 
 def _some_time_ago(chance: random.Random) -> datetime:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from sqlalchemy.engine import URL
@@ -29,16 +29,28 @@ _PAUSE_SECONDS = 0.005
 LOCK_WAIT_SECONDS = 3
 
 
-def open_raw(url: URL, *, busy_seconds: float = LOCK_WAIT_SECONDS) -> sqlite3.Connection:
-    """A connection of the standard library's, set up as all of them."""
+def open_raw(
+    url: URL, *, busy_seconds: float = LOCK_WAIT_SECONDS, exclusive: bool = False
+) -> sqlite3.Connection:
+    """A connection of the standard library's, set up as all of them.
+
+    One that is `exclusive` keeps every lock it gets, and gets none while there are others: idle
+    ones hold a lock of a file in WAL mode, too.
+    """
     [path], given = url.get_dialect()().create_connect_args(url)
     options: dict[str, Any] = {**given, "timeout": busy_seconds, "isolation_level": None}
     options["check_same_thread"] = False  # one at a time uses it, but not always the same one
     connection: sqlite3.Connection = sqlite3.connect(path, **options)
     # SQLite's own knows ASCII alone: a search for `é` would not find `É`.
     connection.create_function("lower", 1, _lower, deterministic=True)
-    for pragma in _PRAGMAS:
-        connection.execute(f"PRAGMA {pragma}")
+    # First: what was opened to be shared stays so.
+    first = ["locking_mode=EXCLUSIVE"] if exclusive else []
+    try:
+        for pragma in (*first, *_PRAGMAS):
+            connection.execute(f"PRAGMA {pragma}")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
@@ -81,6 +93,17 @@ class Connection:
         if sql.startswith("BEGIN IMMEDIATE"):
             return await self._begin(work)
         return work() if sql.startswith(_SHORT) else await self._in_thread(work)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[sqlite3.Connection]:
+        """A transaction that writes, on the driver's connection; commits at the end."""
+        await self._begin(lambda: self._raw.execute("BEGIN IMMEDIATE"))
+        try:
+            yield self._raw
+            await self.commit()
+        except BaseException:
+            await self.rollback()
+            raise
 
     async def commit(self) -> None:
         try:

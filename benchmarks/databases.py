@@ -54,6 +54,8 @@ def filled(name: str, data: DataSet, machine: Machine, directory: Path) -> Itera
     with _empty(name, directory) as url:
         environment = machine.environment(
             environment="development",
+            # Many people log in from one address here.
+            rate_limit_enabled=False,
             secret_key=SECRET,
             database_url=url.render_as_string(hide_password=False),
             data_dir=directory,

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select, text
 
+from app.core.keys import SecretKeys
 from app.core.permissions import ADMIN_ROLE, USER_ROLE, Permission
 from app.core.security import AccessTokens, Passwords
 from app.models.base import Base
@@ -104,7 +105,7 @@ class DataSet:
 
     def tokens(self) -> list[str]:
         """An access token for each login, of the user with the id 1, 2, …"""
-        issuer = AccessTokens(SECRET, minutes=24 * 60)
+        issuer = AccessTokens(SecretKeys([SECRET]), minutes=24 * 60)
         ids = range(1, self.logins + 1)
         return [issuer.issue(user_id=number, session_id=number) for number in ids]
 

@@ -22,6 +22,8 @@ from tests.conftest import wipe
 from tests.support.client import PASSWORD, Client, Person
 from tests.support.crowd import at_once, count, patient_app, statuses
 
+pytestmark = pytest.mark.long
+
 Way = Callable[[Person, int, int], Awaitable[httpx2.Response]]
 
 

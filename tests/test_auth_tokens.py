@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
+from pathlib import Path
 
+import httpx2
 from sqlalchemy import update
 
+from app.core.keys import key_id
 from app.models.base import utc_now
 from app.models.sessions import LoginSession
+from tests.conftest import SECRET
+from tests.support.apps import client_of
 from tests.support.client import API, Client
+from tests.support.forger import Forger
+from tests.support.forgeries import flood
 from tests.support.tokens import claims, decoded, forgeries, signed
 
 ME = f"{API}/users/me"
@@ -39,6 +47,44 @@ async def test_forged_tokens_are_all_refused_alike(client: Client) -> None:
     assert expected[:2] == (401, 'Bearer error="invalid_token"')
     assert b'"code":"invalid_token"' in expected[2]
     assert len(forged) >= 40
+
+
+async def test_a_flood_of_forgeries_is_refused_alike_and_at_once(
+    client: Client, tmp_path: Path
+) -> None:
+    """A27: over 1,500 of them, by an app that knows secrets and key pairs; one status, one body,
+    one challenge, none slower than a good token should be."""
+    settings = {"token_algorithm": "ES256", "secret_key_fallbacks": ["an-older-secret-" * 3]}
+    async with client_of(client, tmp_path, **settings) as es256:
+        ana = await es256.user()
+        (pair,) = es256.app.state.settings.key_pairs
+        session_id = int(decoded(ana.token)["sid"])
+        forger = Forger(ana.id, session_id, key_id(SECRET), pair)
+        for kind, good in forger.good().items():
+            opened = await es256.http.get(ME, headers=bearer(good))
+            assert opened.status_code == 200, kind
+        forged, wrong = flood(forger), {}
+        expected = await es256.http.get(ME, headers=bearer("nonsense"))
+        es256.contract.check(expected)
+        started = time.perf_counter()
+        for name, token in forged.items():
+            response = await es256.http.get(ME, headers=bearer(token))
+            if answer(response) != answer(expected):
+                wrong[name] = response.status_code
+        seconds = time.perf_counter() - started
+    assert wrong == {}
+    assert answer(expected)[:2] == (401, 'Bearer error="invalid_token"')
+    assert len(forged) >= 1_500
+    assert seconds / len(forged) < 0.05
+
+
+def bearer(token: str | bytes) -> list[tuple[bytes, bytes]]:
+    raw = token.encode() if isinstance(token, str) else token
+    return [(b"Authorization", b"Bearer " + raw), (b"X-Request-ID", b"always-the-same")]
+
+
+def answer(response: httpx2.Response) -> tuple[int, str | None, bytes]:
+    return response.status_code, response.headers.get("www-authenticate"), response.content
 
 
 async def test_no_credentials_are_told_from_bad_ones(client: Client) -> None:

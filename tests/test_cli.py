@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import stat
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,7 +15,9 @@ from sqlalchemy.exc import DBAPIError
 
 from app import seeding
 from app.core.i18n import find
+from app.crud import audit
 from app.database import Database
+from app.models.audit import AuditAct, AuditEvent
 from app.models.base import INCLUDE_DELETED, utc_now
 from app.models.posts import Post
 from app.models.users import User
@@ -23,10 +28,40 @@ from tests.support.process import environment, run_command
 ADMIN = {"--email": "boss@example.com", "--name": "Boss", "--password": PASSWORD}
 
 
+PURGED = (
+    *("mails", "posts", "users", "roles", "sessions", "refresh tokens", "links"),
+    *("idempotency keys", "events"),
+)
+
+
+def purged_line(**counts: int) -> str:
+    """What `purge` prints."""
+    return ", ".join(f"{counts.get(name, 0)} {name}" for name in PURGED) + " purged.\n"
+
+
 def options(**changes: str | None) -> list[str]:
     """Options of create-admin; None leaves one out."""
     given = ADMIN | {f"--{name}": value for name, value in changes.items()}
     return [part for pair in given.items() if pair[1] is not None for part in pair if part]
+
+
+# --- Files -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.usefixtures("database_url")
+async def test_what_commands_make_is_for_its_owner_alone(set_env: SetEnv, tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    os.umask(0o022)
+    set_env(data_dir=folder)
+    for arguments in (("migrate",), ("create-admin", *options())):
+        done = await invoke(*arguments)
+        assert done.exit_code == 0, done.output
+    await asyncio.to_thread((folder / "later").touch)
+    made = {path.name: path for path in (folder, *folder.iterdir())}
+    assert {"state", "cimiento.db", "later"} <= set(made)
+    modes = {name: stat.S_IMODE(path.stat().st_mode) & 0o077 for name, path in made.items()}
+    assert set(modes.values()) == {0}, modes
 
 
 # --- create-admin ----------------------------------------------------------------------------
@@ -158,7 +193,7 @@ async def test_purge_ends_what_was_in_the_trash_too_long_and_nothing_else(
     purged = await invoke("purge")
     assert (purged.exit_code, purged.stdout) == (
         0,
-        "1 mails, 2 posts, 1 users, 0 roles, 0 sessions purged.\n",
+        purged_line(mails=1, posts=2, users=1),
     )
     for gone in (old, hers):
         assert (await admin.post(f"/posts/{gone['id']}/restore")).status_code == 404
@@ -166,7 +201,7 @@ async def test_purge_ends_what_was_in_the_trash_too_long_and_nothing_else(
     assert (await admin.post(f"/posts/{fresh['id']}/restore")).status_code == 200
     assert (await client.get(f"/posts/{live['id']}")).status_code == 200
     nothing = await invoke("purge")
-    assert nothing.stdout == "0 mails, 0 posts, 0 users, 0 roles, 0 sessions purged.\n"
+    assert nothing.stdout == purged_line()
 
 
 @pytest.mark.usefixtures("same_database")
@@ -181,6 +216,24 @@ async def test_purge_keeps_to_the_setting(
     assert (await invoke("purge")).stdout.startswith("0 mails, 0 posts")
     set_env(trash_days=1)
     assert (await invoke("purge")).stdout.startswith("0 mails, 1 posts")
+
+
+@pytest.mark.usefixtures("same_database")
+async def test_purge_forgets_old_events_unless_they_are_kept_for_ever(
+    database: Database, set_env: SetEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batch by batch."""
+    monkeypatch.setattr(audit, "PURGE_BATCH", 2)
+    ages = [1, 9, 11, 364, 366, 367, 368]
+    async with database.begin() as session:
+        for days in ages:
+            moment = utc_now() - timedelta(days=days)
+            session.add(AuditEvent(act=AuditAct.login_failed, created_at=moment))
+    outputs = []
+    for days in (0, 365, 10, 10):
+        set_env(audit_days=days)
+        outputs.append((await invoke("purge")).stdout.rpartition(", ")[2])
+    assert outputs == [f"{number} events purged.\n" for number in (0, 3, 2, 0)]
 
 
 async def test_openapi_prints_the_document_and_nothing_else(set_env: SetEnv) -> None:
@@ -208,9 +261,10 @@ async def test_migrate_makes_the_tables_and_the_first_start_needs_nothing_else(
     status, _, complaint = await run_command("migrate", cwd=tmp_path, env=env)
     assert status == 0, complaint
     status, out, complaint = await run_command("purge", cwd=tmp_path, env=env)
-    assert (status, out) == (0, "0 mails, 0 posts, 0 users, 0 roles, 0 sessions purged.\n"), (
-        complaint
-    )
+    assert (status, out) == (
+        0,
+        purged_line(),
+    ), complaint
 
 
 async def test_a_command_without_tables_fails(set_env: SetEnv) -> None:

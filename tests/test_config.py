@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
+from app import keyfiles
 from app.config import Environment, load_settings
 from tests.support.process import environment, run_command
 from tests.support.settings import GOOD_SECRET, refusal, set_env
@@ -36,6 +46,11 @@ def production(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
         ("SECRET_KEY", "changethis-kJ8vQz2mN5xR7tY4wB6cD9fG3", "example value"),
         ("SECRET_KEY", '{"kJ8vQz2mN5xR7tY4wB6": "cD9fG3hL1pS"}', "reads as JSON"),
         ("SECRET_KEY", "73849201756382910475638291047563829", "reads as JSON"),
+        ("SECRET_KEY_FALLBACKS", "tooShort-7Xy", "SECRET_KEY_FALLBACKS must be"),
+        ("SECRET_KEY_FALLBACKS", f"{'ab' * 32},x9", "SECRET_KEY_FALLBACKS must be"),
+        ("SECRET_KEY_FALLBACKS", "changethis-kJ8vQz2mN5xR7tY4wB6cD9fG3", "example value"),
+        ("SECRET_KEY_FALLBACKS", "73849201756382910475638291047563829", "reads as JSON"),
+        ("SECRET_KEY_FALLBACKS", f"xK2-{GOOD_SECRET},{GOOD_SECRET}", "must not repeat SECRET_KEY"),
         ("FIRST_ADMIN_PASSWORD", "Admin123", "FIRST_ADMIN_PASSWORD"),
         ("FIRST_ADMIN_PASSWORD", "changethis", "FIRST_ADMIN_PASSWORD"),
         ("FIRST_ADMIN_PASSWORD", "Changeme1", "FIRST_ADMIN_PASSWORD"),
@@ -84,7 +99,21 @@ def test_any_proxy_is_refused_everywhere(monkeypatch: pytest.MonkeyPatch, proxie
         ("MAIL_FROM", "Cimiento <>"),
         ("PUBLIC_URL", "javascript:alert(1)"),
         ("PUBLIC_URL", "https://"),
+        ("PUBLIC_URL", "/"),
+        ("PUBLIC_URL", "https://example.com/app"),
+        ("PUBLIC_URL", "https://example.com?app"),
+        ("PUBLIC_URL", "https://example.com#app"),
+        ("REDIS_URL", "localhost:6379"),
+        ("REDIS_URL", "http://localhost:6379"),
+        ("REDIS_URL", "redis://"),
+        ("REDIS_URL", "redis://localhost:99999"),
+        ("REDIS_URL", "redis://localhost/first"),
+        ("REDIS_URL", "redis://localhost?color=red"),
+        ("REDIS_URL", "redis://localhost?protocol=9"),
+        ("REDIS_URL", "redis://localhost?protocol=x"),
         ("SECRET_KEY", "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQ"),
+        ("SECRET_KEY_FALLBACKS", "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQ"),
+        ("SECRET_KEY_FALLBACKS", '["kJ8-vQz2_mN5xR7tY4wB6c", ""]'),
     ],
 )
 def test_what_could_never_work_is_refused_everywhere(
@@ -100,6 +129,26 @@ def test_production_sends_no_password_in_the_clear(monkeypatch: pytest.MonkeyPat
     assert "SMTP_TLS" in refusal()
     monkeypatch.setenv("SMTP_TLS", "starttls")
     assert load_settings().smtp_password
+
+
+@pytest.mark.parametrize("given", ["", "http://app.example.com"])
+def test_production_mails_no_links_to_places_without_tls(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    """A54: what is derived from HOST and PORT would lead to the reader's own machine."""
+    production(monkeypatch, SMTP_HOST="mail.example.com", PUBLIC_URL=given)
+    assert "PUBLIC_URL must be the https:// URL" in refusal()
+    monkeypatch.setenv("PUBLIC_URL", "https://app.example.com")
+    assert load_settings().public_url == "https://app.example.com"
+
+
+def test_without_a_mail_server_or_in_development_any_url_will_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    production(monkeypatch, PUBLIC_URL="http://app.internal")
+    assert load_settings().public_url == "http://app.internal"
+    set_env(monkeypatch, SMTP_HOST="mail.example.com", ENVIRONMENT="development")
+    assert load_settings().public_url == "http://app.internal"
 
 
 @pytest.mark.parametrize(
@@ -136,10 +185,14 @@ def test_an_unusable_database_url_is_refused_without_showing_it(
         ("ACCESS_LOG", "canary"),
         ("LOG_LEVEL", "canary"),
         ("LOG_FORMAT", "canary"),
+        ("TOKEN_ALGORITHM", "canary"),
+        ("TOKEN_ALGORITHM", "none"),
+        ("SECRET_KEY_FALLBACKS", '["canary'),
         ("SMTP_TLS", "canary"),
         ("SMTP_TIMEOUT_SECONDS", "60"),
         ("PASSWORD_POLICY", "canary"),
         ("TRASH_DAYS", "-1"),
+        ("AUDIT_DAYS", "-1"),
         ("MAX_BODY_BYTES", "1"),
         ("CORS_ORIGINS", '["https://canary.example'),
         ("CORS_ORIGINS", '[{"canary": 1}]'),
@@ -153,6 +206,66 @@ def test_a_malformed_value_is_refused_by_the_name_of_its_setting(
     line = refusal()
     assert name in line
     assert "canary" not in line
+
+
+def test_production_with_es256_starts_with_a_key_pair_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A54: a pair that came by itself would be another one on each machine."""
+    production(monkeypatch, TOKEN_ALGORITHM="ES256", DATA_DIR="state")
+    assert "state/keys: scripts/rotate-key makes one (SECRET_KEY may stay" in refusal()
+    assert not Path("state").exists()
+    keyfiles.rotate_pair(Path("state"), keep=timedelta(days=1))
+    assert len(load_settings().key_pairs) == 1
+
+
+PEM = "-----BEGIN PRIVATE KEY-----\n%s\n-----END PRIVATE KEY-----\n"
+
+
+def unusable_keys() -> dict[str, bytes]:
+    p384 = ec.generate_private_key(ec.SECP384R1())
+    rsa_ = rsa.generate_private_key(65_537, 2048)
+    p256 = ec.generate_private_key(ec.SECP256R1())
+    plain, pem, pkcs8 = NoEncryption(), Encoding.PEM, PrivateFormat.PKCS8
+    spki = PublicFormat.SubjectPublicKeyInfo
+    return {
+        "nothing": b"",
+        "text": b"canary",
+        "bytes": b"canary\xff\0",
+        "no base64": (PEM % "canary!").encode(),
+        "no key": (PEM % "Y2FuYXJ5").encode(),
+        "another curve": p384.private_bytes(pem, pkcs8, plain),
+        "RSA": rsa_.private_bytes(pem, pkcs8, plain),
+        "the public half": p256.public_key().public_bytes(pem, spki),
+        "under a password": p256.private_bytes(pem, pkcs8, BestAvailableEncryption(b"canary")),
+    }
+
+
+@pytest.mark.parametrize("kind", ["development", "production"])
+def test_an_unusable_key_file_is_refused_by_its_path(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A54: nothing of its content is shown, and nothing put in its place."""
+    production(monkeypatch, TOKEN_ALGORITHM="ES256", ENVIRONMENT=kind)
+    path = Path("data/keys/3.pem")
+    path.parent.mkdir(parents=True)
+    for content in unusable_keys().values():
+        path.write_bytes(content)
+        line = refusal()
+        assert f"{path} is not a " in line
+        assert "canary" not in line
+        assert [*path.parent.iterdir()] == [path]
+    path.unlink()
+    path.mkdir()
+    assert str(path) in refusal(), "one that cannot be read at all"
+
+
+def test_an_empty_secret_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("data").mkdir()
+    Path("data/secret.key").write_text(" \n")
+    assert "SECRET_KEY must not be empty" in refusal()
+    monkeypatch.setenv("SECRET_KEY", GOOD_SECRET)
+    assert not load_settings().keeps_secret
 
 
 def test_every_reason_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

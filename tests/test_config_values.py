@@ -24,6 +24,8 @@ CONTRACT = {
     "WORKERS": 1,
     "DATABASE_URL": "sqlite+aiosqlite:///data/cimiento.db",
     "SECRET_KEY": None,
+    "SECRET_KEY_FALLBACKS": [],
+    "TOKEN_ALGORITHM": "HS256",
     "FIRST_ADMIN_EMAIL": "admin@example.com",
     "FIRST_ADMIN_PASSWORD": None,
     "REGISTRATION_ENABLED": True,
@@ -33,6 +35,8 @@ CONTRACT = {
     "TRUSTED_HOSTS": None,
     "TRUSTED_PROXIES": [],
     "MAX_BODY_BYTES": 262_144,
+    "RATE_LIMIT_ENABLED": True,
+    "REDIS_URL": None,
     "SMTP_HOST": None,
     "SMTP_PORT": None,
     "SMTP_USERNAME": None,
@@ -41,6 +45,7 @@ CONTRACT = {
     "MAIL_FROM": None,
     "PUBLIC_URL": None,
     "TRASH_DAYS": 30,
+    "AUDIT_DAYS": 365,
     "LOG_LEVEL": "INFO",
     "LOG_FORMAT": "json",
     "ACCESS_LOG": True,
@@ -156,6 +161,23 @@ def test_a_dotenv_file_is_read_and_the_environment_wins(
 def test_links_never_get_two_slashes(monkeypatch: pytest.MonkeyPatch) -> None:
     set_env(monkeypatch, PUBLIC_URL="https://app.example.com/")
     assert load_settings().public_url == "https://app.example.com"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:9001"),
+        ("localhost", "http://localhost:9001"),
+        ("0.0.0.0", "http://127.0.0.1:9001"),
+        ("::", "http://127.0.0.1:9001"),
+        ("::1", "http://[::1]:9001"),
+    ],
+)
+def test_without_a_public_url_links_lead_to_where_the_server_listens(
+    monkeypatch: pytest.MonkeyPatch, host: str, url: str
+) -> None:
+    set_env(monkeypatch, HOST=host, PORT="9001", PUBLIC_URL="")
+    assert load_settings().public_url == url
 
 
 def test_printed_settings_show_no_secret(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import httpx2
@@ -16,7 +17,7 @@ from app.crud import outbox
 from app.database import Database
 from app.main import create_app
 from app.models.base import utc_now
-from app.models.outbox import MailState
+from app.models.outbox import Mail, MailState
 from app.tasks import dispatcher as dispatching
 from app.tasks.dispatcher import Dispatcher
 from app.tasks.mail import SmtpMailer
@@ -99,7 +100,7 @@ async def test_waking_sends_without_waiting_for_the_next_look(
     async with started(dispatcher):
         assert await looks.get() == []
         await queue(database, A)
-        dispatcher.wake()
+        await dispatcher.wake()
         await sink.arrived(lambda: sink.to(A))
 
 
@@ -158,12 +159,43 @@ async def test_an_outage_costs_no_attempt_and_the_mail_arrives_after_it(
     assert len(sink.to(A)) == 1
 
 
-@pytest.mark.parametrize("answer", ["451 4.3.0 try later", "550 5.1.1 nobody here"])
+async def age(database: Database, mail_id: int, *, by: timedelta) -> None:
+    async with database.begin() as session:
+        mail = await session.get_one(Mail, mail_id)
+        mail.created_at -= by
+
+
+async def test_a_server_that_defers_costs_no_attempt_and_the_mail_arrives_after_it(
+    database: Database, dispatcher: Dispatcher, sink: Sink
+) -> None:
+    """A5: 4xx, more often than any mail is tried."""
+    [mail_id] = await queue(database, A)
+    sink.answers[A] = "452 4.3.1 disk full"
+    for tries in range(1, outbox.MAX_ATTEMPTS + 3):
+        await dispatcher.deliver(mail_id)
+        assert len(sink.attempts) == tries
+        mail = await stored(database, mail_id)
+        assert (mail.state, mail.attempts) == (MailState.pending, 0)
+        assert mail.last_error is not None
+        assert mail.last_error.startswith("452")
+        assert 5 < (mail.next_attempt_at - mail.updated_at).total_seconds() < 60
+        await make_due(database, mail_id)
+    del sink.answers[A]
+    await dispatcher.deliver(mail_id)
+    assert (await stored(database, mail_id)).state == MailState.sent
+    assert len(sink.to(A)) == 1
+
+
+ANSWERS = {"451 4.3.0 try later": timedelta(days=3), "550 5.1.1 nobody here": timedelta(0)}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
 async def test_a_refused_mail_is_tried_less_and_less_often_and_given_up_after_eight_attempts(
     database: Database, dispatcher: Dispatcher, sink: Sink, answer: str
 ) -> None:
-    """A5: 4xx and 5xx."""
+    """A5: 5xx, and 4xx for days."""
     [mail_id] = await queue(database, A)
+    await age(database, mail_id, by=ANSWERS[answer])
     sink.answers[A] = answer
     waits = []
     for attempt in range(1, outbox.MAX_ATTEMPTS):
@@ -179,7 +211,7 @@ async def test_a_refused_mail_is_tried_less_and_less_often_and_given_up_after_ei
     assert (mail.state, mail.attempts) == (MailState.dead, 8)
     assert mail.last_error is not None
     assert answer[:3] in mail.last_error
-    assert [round(wait) for wait in waits] == [10, 20, 40, 80, 160, 320, 640]
+    assert [round(wait) for wait in waits] == [10, 20, 40, 50, 50, 50, 50]
     await make_due(database, mail_id)
     await dispatcher.deliver(mail_id)
     assert len(sink.attempts) == 8

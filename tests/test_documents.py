@@ -25,7 +25,7 @@ FILE_SUFFIXES = {".md", ".py", ".toml", ".txt", ".yaml", ".ini", ".html", ".exam
 # Named in documents, but no settings: they tell tests and benchmarks where to look for databases,
 # and which Python is to serve.
 TEST_VARIABLES = {
-    *("TEST_MARIADB_URL", "TEST_POSTGRESQL_URL"),
+    *("TEST_MARIADB_URL", "TEST_POSTGRESQL_URL", "TEST_FAULTS_SEED"),
     *("BENCH_MARIADB_URL", "BENCH_POSTGRESQL_URL", "BENCH_PYTHON"),
 }
 # Written by the app where it runs.

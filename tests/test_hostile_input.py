@@ -21,6 +21,8 @@ from tests.support import corpus
 from tests.support.client import API, Client, Person
 from tests.support.corpus import CANARY, FORM, JSON, Attempt, Target
 
+pytestmark = pytest.mark.long
+
 # For what ends before the database does: one of them will do.
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True, scope="session")
 FALLBACK = i18n.text("en", "validation", "invalid")

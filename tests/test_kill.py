@@ -7,14 +7,22 @@ import signal
 import sqlite3
 import time
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
 import httpx2
 import pytest
+from sqlalchemy import func, select, update
 
+from app.database import Database
+from app.models.base import utc_now
+from app.models.outbox import Mail, MailKind
+from app.models.sessions import RefreshToken
 from tests.support.client import API, PASSWORD
 from tests.support.process import Server, environment, run_command, serving
 from tests.support.smtp import Sink
+
+pytestmark = pytest.mark.long
 
 CRASHES = 10
 
@@ -91,6 +99,75 @@ async def test_no_acknowledged_registration_and_no_mail_is_lost_by_kill_9(
     assert len({delivery.recipients[0] for delivery in sink.deliveries}) == CRASHES
     assert max(copies.values()) <= 1 + CRASHES, f"{duplicates} duplicates: {copies}"
     assert duplicates >= 3, "the mails caught in the middle of their delivery came up again"
+
+
+async def test_what_was_answered_with_a_key_is_answered_again_after_kill_9(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
+    """A2, A4: whoever lost the answer and asks again gets it, byte by byte; one account, one
+    mail."""
+    key, answers = {"Idempotency-Key": "kill-9"}, list[httpx2.Response]()
+    for _ in range(3):
+        async with serving(tmp_path, env) as server:
+            async with httpx2.AsyncClient(base_url=server.url) as http:
+                url = f"{API}/auth/register"
+                answers.append(await http.post(url, json=registration(1), headers=key))
+            assert await server.end(signal.SIGKILL) == -signal.SIGKILL
+    assert {(each.status_code, each.content) for each in answers} == {(201, answers[0].content)}
+    replayed = ["idempotency-replayed" in each.headers for each in answers]
+    assert replayed == [False, True, True]
+    connection = sqlite3.connect(tmp_path / "test.db")
+    counted = [
+        connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        for table in ("users", "outbox", "idempotency_keys")
+    ]
+    connection.close()
+    assert counted == [1, 1, 1]
+
+
+async def pass_the_grace(database: Database) -> None:
+    """Let every refresh token have been used long before."""
+    long_ago = utc_now() - timedelta(days=1)
+    async with database.begin() as session:
+        used = update(RefreshToken).where(RefreshToken.used_at.is_not(None))
+        await session.execute(used.values(used_at=long_ago))
+
+
+async def refresh(http: httpx2.AsyncClient, token: str) -> tuple[int, dict[str, str]]:
+    response = await http.post(f"{API}/auth/refresh", json={"refresh_token": token})
+    return response.status_code, response.json()
+
+
+async def test_what_a_refresh_answered_outlives_kill_9(
+    tmp_path: Path, env: dict[str, str], database_url: str, database: Database
+) -> None:
+    """A2, A26: the successor is good, a lost reply is given again, and who is out stays out."""
+    env = env | {"DATABASE_URL": database_url}
+    async with serving(tmp_path, env) as server, httpx2.AsyncClient(base_url=server.url) as http:
+        await http.post(f"{API}/auth/register", json=registration(1))
+        form = {"username": address(1), "password": PASSWORD}
+        first = (await http.post(f"{API}/auth/login", data=form)).json()["refresh_token"]
+        status, second = await refresh(http, first)
+        assert status == 200
+        assert await server.end(signal.SIGKILL) == -signal.SIGKILL
+    async with serving(tmp_path, env) as server, httpx2.AsyncClient(base_url=server.url) as http:
+        status, again = await refresh(http, first)
+        assert (status, again["refresh_token"]) == (200, second["refresh_token"])
+        status, third = await refresh(http, second["refresh_token"])
+        assert status == 200
+        await pass_the_grace(database)
+        status, _ = await refresh(http, first)
+        assert status == 401
+        assert await server.end(signal.SIGKILL) == -signal.SIGKILL
+    async with serving(tmp_path, env) as server, httpx2.AsyncClient(base_url=server.url) as http:
+        for token in (first, second["refresh_token"], third["refresh_token"]):
+            status, _ = await refresh(http, token)
+            assert status == 401, "the session is over"
+        headers = {"Authorization": f"Bearer {third['access_token']}"}
+        assert (await http.get(f"{API}/users/me", headers=headers)).status_code == 401
+    async with database.begin(readonly=True) as session:
+        told = select(func.count()).where(Mail.kind == MailKind.session_reused)
+        assert await session.scalar(told) == 1
 
 
 async def test_a_mail_of_a_transaction_that_never_committed_is_not_sent(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from app.core.keys import SecretKeys
 from app.crud.pages import Cursors
 from app.models.base import INCLUDE_DELETED, utc_now
 from app.models.posts import Post
@@ -128,7 +129,7 @@ async def test_a_cursor_counts_only_unaltered_and_in_its_place(client: Client) -
             assert await refused(admin, other.path, cursor), other.path
     payload, _, signature = cursor.rpartition(".")
     forged = base64.urlsafe_b64encode(b'["posts","title",false,"",0]').rstrip(b"=").decode()
-    stranger = Cursors("another-secret").dump("posts", "title", "a", 1)
+    stranger = Cursors(SecretKeys(["another-secret"])).dump("posts", "title", "a", 1)
     altered = [cursor[:index] + "!" + cursor[index + 1 :] for index in range(0, len(cursor), 7)]
     for text in (
         "",

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from email.message import EmailMessage
 from typing import Any
 
+import httpx2
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.crud import users
-from app.tasks.mail import Refused
+from app.crud.outbox import Failure
+from app.tasks.dispatcher import Dispatcher
+from app.tasks.mail import NotSent
+from tests.support.canaries import CANARY, PASSWORD, Watch, check_response
 from tests.support.client import Client
 from tests.support.logs import Output, decoded
 from tests.support.mails import queue
-
-CANARY = "Kiwi-Lantern-42"
-
 
 # --- The access line -------------------------------------------------------------------------
 
@@ -90,7 +92,11 @@ async def test_neither_passwords_nor_tokens_nor_bodies_are_logged(
     body = {"email": "ana@example.com", "name": "Ana", "password": CANARY, "phone": "6001234567"}
     assert (await client.post("/auth/register", body)).status_code == 201
     assert (await client.post("/auth/register", body)).status_code == 409
-    token = await client.login("ana@example.com", CANARY)
+    login = await client.log_in("ana@example.com", CANARY)
+    token, refresh_token = login["access_token"], login["refresh_token"]
+    for _ in range(2):
+        again = await client.post("/auth/refresh", {"refresh_token": refresh_token})
+        assert again.status_code == 200
     form = {"username": "ana@example.com", "password": CANARY + "!"}
     assert (await client.request("POST", "/auth/login", data=form)).status_code == 401
     me = await client.get("/users/me", headers={"Authorization": f"Bearer {token}"})
@@ -105,7 +111,8 @@ async def test_neither_passwords_nor_tokens_nor_bodies_are_logged(
     assert cut.status_code in {400, 422}
     assert (await client.get(f"/posts?q={CANARY}&cursor={CANARY}")).status_code == 400
     assert (await client.get(f"/users/me?token={CANARY}")).status_code == 401
-    assert_silent(logs.take(), token, token.split(".")[2], "6001234567")
+    given_out = (token, token.split(".")[2], refresh_token, again.json()["refresh_token"])
+    assert_silent(logs.take(), *given_out, "6001234567")
 
 
 async def test_a_row_the_database_refuses_is_not_logged(
@@ -145,18 +152,57 @@ async def test_a_database_outage_is_logged_without_its_url(
 
 
 async def test_a_failed_delivery_is_logged_without_address_and_answer(
-    client: Client, logs: Output, monkeypatch: pytest.MonkeyPatch
+    client: Client, logs: Output
 ) -> None:
     """A57: what the server said, which may quote the mail, is kept in the outbox alone."""
 
     class Mailer:
         async def send(self, _: EmailMessage) -> None:
-            raise Refused(f"550 ana@example.com {CANARY}")
+            raise NotSent(Failure.refused, f"550 ana@example.com {CANARY}")
 
-    dispatcher = client.app.state.dispatcher
-    monkeypatch.setattr(dispatcher, "_mailer", Mailer())
+    dispatcher = Dispatcher(client.database, Mailer(), client.app.state.settings)
     [mail_id] = await queue(client.database, "ana@example.com")
     await dispatcher.deliver(mail_id)
     output = logs.take()
     assert [line["mail_id"] for line in decoded(output) if "mail_id" in line] == [mail_id]
     assert_silent(output, "ana@example.com")
+
+
+# --- The watch over the whole suite ----------------------------------------------------------
+
+
+def test_the_watch_sees_secrets_wherever_they_stand(log_watch: Watch) -> None:
+    """A57: what every test is held against does find something."""
+    log = logging.getLogger("app.test")
+    seen = log_watch.seen
+    log.warning("message %s", PASSWORD)
+    log.warning("extra", extra={"token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.x"})
+    try:
+        raise ValueError("$argon2id$v=19$m=8")
+    except ValueError:
+        log.exception("trace")
+    log.warning("harmless")
+    assert (len(log_watch.take()), log_watch.seen - seen) == (3, 4)
+
+
+async def test_requests_are_watched(client: Client, log_watch: Watch) -> None:
+    seen = log_watch.seen
+    await client.get("/health")
+    assert log_watch.seen > seen
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "body"),
+    [
+        ("/users/me", {}, f'{{"detail": "{PASSWORD}"}}'),
+        ("/users/me", {"X-Hash": "$argon2id$v=19"}, "{}"),
+        ("/users/me", {}, "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.x"),
+    ],
+)
+def test_a_response_that_shows_a_secret_fails(
+    path: str, headers: dict[str, str], body: str
+) -> None:
+    """A57"""
+    request = httpx2.Request("GET", f"http://testserver{path}")
+    with pytest.raises(AssertionError, match="shows a secret"):
+        check_response(httpx2.Response(200, headers=headers, text=body, request=request))

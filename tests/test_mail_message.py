@@ -16,7 +16,7 @@ from app.tasks.mail import FolderMailer, compose, describe
 from tests.support.client import Client
 from tests.support.mails import ADDRESSES, addressed_to, mail_to, queue, stored
 
-HOSTILE = "Eve\r\nBcc: victim@example.com\r\n\r\n<script>alert(1)</script>"
+HOSTILE = "Eve\r\nBcc victim\r\n\r\n<script>alert(1)<script>"
 
 
 async def in_mailbox(database: Database, settings: Settings, mail: Mail) -> EmailMessage:
@@ -53,7 +53,7 @@ async def test_a_hostile_name_adds_no_header_and_no_markup(
     message = await in_mailbox(database, settings, mail)
     assert "Bcc" not in message
     assert addressed_to(message) == [account["email"]]
-    assert message["Subject"].startswith("Welcome, Eve Bcc: victim@example.com")
+    assert message["Subject"].startswith("Welcome, Eve Bcc victim")
     html = message.get_body(("html",))
     assert html is not None
     assert "<script" not in html.get_content()
@@ -75,6 +75,19 @@ async def test_a_name_is_text_to_the_templates(
     plain = message.get_body(("plain",))
     assert plain is not None
     assert " ".join(f"Hello {name},".split()) in " ".join(plain.get_content().split())
+
+
+@pytest.mark.parametrize(
+    "name", ["Win http://evil.example", "see www.evil", "evil.example", "a@b", "Eve\r\nBcc: x"]
+)
+async def test_who_is_named_like_a_link_is_greeted_by_their_address(
+    client: Client, database: Database, settings: Settings, name: str
+) -> None:
+    """A49: else anybody could have strangers mailed what they like."""
+    email = (await client.register(name))["email"]
+    message = await in_mailbox(database, settings, await mail_to(database, email))
+    assert message["Subject"] == f"Welcome, {email}"
+    assert "evil" not in message.as_string()
 
 
 @pytest.mark.parametrize("recipient", ADDRESSES)

@@ -13,6 +13,8 @@ from tests.support.document import documented
 from tests.support.matrix import SCENES, Scene, World, snapshot
 from tests.support.people import newcomer
 
+pytestmark = pytest.mark.long
+
 # Everything that a hostile client might hope to set: columns, relationships, and habits of
 # other frameworks. A body's own fields are left out for that body.
 FORBIDDEN = {

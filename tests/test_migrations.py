@@ -12,11 +12,14 @@ from sqlalchemy.orm import Session
 
 from app.core.permissions import SYSTEM_ROLES
 from app.models import Base
+from app.models.audit import AuditAct, AuditEvent
 from app.models.base import utc_now
+from app.models.idempotency import IdempotencyKey
+from app.models.one_time_tokens import OneTimeToken, Purpose
 from app.models.outbox import Mail, MailKind
 from app.models.posts import Post
 from app.models.roles import Role, RolePermission
-from app.models.sessions import LoginSession
+from app.models.sessions import LoginSession, RefreshToken
 from app.models.tags import Tag
 from app.models.users import User
 from tests.support.schema import (
@@ -58,9 +61,30 @@ def fill(url: str) -> None:
         session.add_all(
             [
                 Mail(kind=MailKind.welcome, user_id=ana.id, recipient=ana.email, locale="es"),
-                LoginSession(user_id=ana.id, last_used_at=now, expires_at=now + timedelta(days=1)),
+                login := LoginSession(
+                    user_id=ana.id, last_used_at=now, expires_at=now + timedelta(days=1)
+                ),
+                OneTimeToken(
+                    user_id=ana.id,
+                    purpose=Purpose.verify_email,
+                    token_hash="1" * 64,
+                    email=ana.email,
+                    expires_at=now,
+                ),
+                AuditEvent(act=AuditAct.login_succeeded, details={"ñ": "😀"}),
+                IdempotencyKey(
+                    key_hash="3" * 64,
+                    user_id=ana.id,
+                    fingerprint="4" * 64,
+                    status=201,
+                    headers={"location": "/"},
+                    body="😀",
+                    expires_at=now,
+                ),
             ]
         )
+        session.flush()
+        session.add(RefreshToken(session_id=login.id, token_hash="2" * 64))
         session.flush()
         assert all(rows(connection).values()), "a table was forgotten"
 
@@ -115,6 +139,25 @@ def test_a_run_that_was_cut_off_can_be_run_again(url: str, number: int) -> None:
     with connected(url) as connection:
         assert tables(connection) == EVERY_TABLE
     assert system_roles(url) == SYSTEM_ROLES
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_idempotency_keys_can_be_cut_off_too(url: str, number: int) -> None:
+    """A13: at the table and at each of its indexes, over a database in use."""
+    alembic(url, "upgrade", "0002")
+    with connected(url) as connection:
+        before = tables(connection)
+    with killed_at(number) as reached, pytest.raises(KilledError):
+        alembic(url, "upgrade", "0003")
+    assert "idempotency_keys" in reached[-1]
+    with connected(url) as connection:
+        is_there = "idempotency_keys" in tables(connection)
+    assert is_there == (url.startswith("mysql") and number > 1)
+    alembic(url, "upgrade", "head")
+    alembic(url, "check")
+    alembic(url, "downgrade", "0002")
+    with connected(url) as connection:
+        assert tables(connection) == before
 
 
 def test_running_again_over_existing_tables_keeps_their_rows(url: str) -> None:

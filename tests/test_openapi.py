@@ -15,7 +15,9 @@ from app.core.exceptions import AppError, all_errors
 from app.core.permissions import Permission
 from tests.support.client import Client
 from tests.support.document import documented
-from tests.support.shapes import SHAPES, Shape
+from tests.support.shapes import ME, OPEN, POST, ROLE, SHAPES, USER, Shape
+
+pytestmark = pytest.mark.long
 
 PROBLEM = "application/problem+json"
 ERRORS: dict[str, type[AppError]] = {kind.code: kind for kind in all_errors()}
@@ -170,15 +172,32 @@ def test_every_way_to_fail_is_declared(name: str) -> None:
 def test_headers_are_declared(name: str) -> None:
     operation = _operation(name)
     listing = SHAPES[name] is not None and "items" in (SHAPES[name] or {})
-    post = "version" in (SHAPES[name] or {})
+    tagged = set(SHAPES[name] or ()) in [set(shape) for shape in (USER, ME, ROLE, POST)]
     for status, response in operation["responses"].items():
         headers = set(response["headers"])
         assert "X-Request-ID" in headers
         assert ("Location" in headers) == (status == "201")
-        assert ("Retry-After" in headers) == (status == "503")
+        assert ("Retry-After" in headers) == (status in {"429", "503"})
+        assert ("RateLimit" in headers) == ("429" in operation["responses"] and status < "500")
         assert status != "401" or "WWW-Authenticate" in headers
-        assert ("ETag" in headers) == (post and status < "300")
+        assert ("ETag" in headers) == (tagged and status < "300")
+        assert ("Idempotency-Replayed" in headers) == (status == "201")
         assert ({"Link", "X-Total-Count"} <= headers) == (listing and status < "300")
+
+
+@each_operation
+def test_what_creates_takes_a_key_and_what_changes_takes_a_tag(name: str) -> None:
+    """A POST of one thing to a collection creates; what is shown with a tag is changed by it."""
+    method, path, operation = OPERATIONS[name]
+    headers = {each["name"] for each in operation.get("parameters", ()) if each["in"] == "header"}
+    assert ("Idempotency-Key" in headers) == ("201" in operation["responses"])
+    taken = "idempotency_key_reused" in json.dumps(operation["responses"].get("422", {}))
+    assert taken == ("Idempotency-Key" in headers)
+    resource = re.fullmatch(
+        r"/api/v1/(users|roles|posts)/(\{\w+\}|me)(/restore|/publication)?", path
+    )
+    assert ("If-Match" in headers) == (resource is not None and method != "get")
+    assert ("412" in operation["responses"]) == ("If-Match" in headers)
 
 
 @each_operation
@@ -195,6 +214,9 @@ def test_declared_bodies_have_the_keys_of_the_contract(name: str) -> None:
 
 def _same_keys(schema: dict[str, Any], shape: Shape) -> None:
     schema = _resolved(schema)
+    if shape is OPEN:
+        assert schema["additionalProperties"] is True
+        return
     assert set(schema["properties"]) == set(schema["required"]) == set(shape), schema["title"]
     for name, inner in shape.items():
         if inner is not None:

@@ -11,6 +11,7 @@ import pytest
 from app.config import Settings
 from app.core.permissions import Permission
 from app.crud import outbox
+from app.crud.outbox import Failure
 from app.database import Database
 from app.main import create_app
 from app.models.outbox import Mail, MailKind, MailState
@@ -62,8 +63,8 @@ async def test_the_mail_is_rolled_back_with_its_registration(
     original = outbox.enqueue
     written: list[str] = []
 
-    def enqueue_and_fail(session: Any, kind: MailKind, user: Any) -> None:
-        original(session, kind, user)
+    def enqueue_and_fail(session: Any, kind: MailKind, user: Any, **values: str) -> None:
+        original(session, kind, user, **values)
         written.append(user.email)
         raise RuntimeError("a defect after the mail was written")
 
@@ -220,9 +221,48 @@ async def test_who_lost_a_mail_to_another_process_writes_nothing_down(
         await outbox.mark_sent(session, claimed=second)
     async with database.begin() as session:
         await outbox.mark_sent(session, claimed=first)
-        await outbox.mark_failed(session, claimed=first, reason="late", is_outage=True)
+        await outbox.mark_failed(session, claimed=first, reason="late", failure=Failure.unreachable)
     mail = await stored(database, mail_id)
     assert (mail.state, mail.attempts, mail.last_error) == (MailState.sent, 2, None)
+
+
+async def test_a_claim_is_known_by_its_lease(database: Database) -> None:
+    """Not by the number of attempts, which an administrator may begin anew."""
+    [mail_id] = await queue(database, "slow@example.com")
+    async with database.begin() as session:
+        first = await outbox.claim(session, mail_id=mail_id)
+    assert first is not None
+    await make_due(database, mail_id)
+    async with database.begin() as session:
+        second = await outbox.claim(session, mail_id=mail_id)
+        assert second is not None
+    async with database.begin() as session:
+        await outbox.mark_failed(session, claimed=second, reason="", failure=Failure.refused)
+    async with database.begin() as session:
+        await outbox.retry(session, mail_id=mail_id)
+    async with database.begin() as session:
+        third = await outbox.claim(session, mail_id=mail_id)
+    assert third is not None
+    assert third.attempts == first.attempts
+    async with database.begin() as session:
+        await outbox.mark_failed(session, claimed=first, reason="", failure=Failure.refused)
+    async with database.begin() as session:
+        await outbox.mark_sent(session, claimed=third)
+    assert (await stored(database, mail_id)).state == MailState.sent
+
+
+async def test_any_answer_of_a_mail_server_can_be_kept(database: Database) -> None:
+    [mail_id] = await queue(database, "grey@example.com")
+    async with database.begin() as session:
+        mail = await outbox.claim(session, mail_id=mail_id)
+    assert mail is not None
+    reason = "451 m\udce1s tarde\0\r\n\x1b[2J" + "\U0001f4a9" * 5000
+    async with database.begin() as session:
+        await outbox.mark_failed(session, claimed=mail, reason=reason, failure=Failure.deferred)
+    kept = await stored(database, mail_id)
+    assert kept.state == MailState.pending
+    assert kept.last_error is not None
+    assert kept.last_error.startswith("451 m?s tarde    [2J\U0001f4a9")
 
 
 async def test_a_mail_that_ends_every_process_is_given_up(database: Database) -> None:

@@ -266,3 +266,11 @@ async def test_a_strange_request_id_is_replaced(client: Client) -> None:
         assert re.fullmatch(r"[0-9a-f]{32}", response.headers["x-request-id"])
         found.add(response.headers["x-request-id"])
     assert len(found) == len(strange), "one for each request"
+
+
+async def test_a_body_in_utf_16_is_refused(client: Client) -> None:
+    """RFC 8259 §8.1: JSON is UTF-8; the parser would take UTF-16 and UTF-32 as well."""
+    body = '{"email": "ana@example.com"}'.encode("utf-16-le")
+    headers = {"Content-Type": "application/json"}
+    response = await client.request("POST", "/auth/register", content=body, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (400, "bad_request")

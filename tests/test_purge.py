@@ -4,24 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
-from sqlalchemy import select, update
+import pytest
+from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.crud import trash
+from app.models import Base
 from app.models.base import INCLUDE_DELETED, utc_now
+from app.models.one_time_tokens import OneTimeToken
 from app.models.outbox import Mail
 from app.models.posts import Post
 from app.models.roles import Role
-from app.models.sessions import LoginSession
+from app.models.sessions import LoginSession, RefreshToken
 from app.models.tags import PostTag
 from app.models.users import User, UserRole
+from app.tasks import purge as purging
 from tests.support.client import Client
 
 EVERYTHING: dict[str, Any] = {INCLUDE_DELETED: True}
 LONG_AGO = timedelta(days=40)
 LIMIT = timedelta(days=30)
-NOTHING = {"mails": 0, "posts": 0, "users": 0, "roles": 0, "sessions": 0}
+NOTHING = dict.fromkeys(
+    (
+        *("mails", "posts", "users", "roles", "sessions", "refresh tokens", "links"),
+        "idempotency keys",
+    ),
+    0,
+)
 
 
 async def age(client: Client, *, posts: Sequence[int] = (), users: Sequence[int] = ()) -> None:
@@ -34,13 +46,18 @@ async def age(client: Client, *, posts: Sequence[int] = (), users: Sequence[int]
 
 
 async def purge(client: Client, before: datetime | None = None) -> dict[str, int]:
-    async with client.database.begin() as session:
-        return await trash.purge(session, before=before or utc_now() - LIMIT)
+    return await purging.empty(client.database, before=before or utc_now() - LIMIT)
 
 
 async def left(client: Client, model: Any) -> set[int]:
     async with client.database.begin(readonly=True) as session:
         return set(await session.scalars(select(model.id), execution_options=EVERYTHING))
+
+
+async def left_of(client: Client) -> set[int]:
+    """Who has links."""
+    async with client.database.begin(readonly=True) as session:
+        return set(await session.scalars(select(OneTimeToken.user_id)))
 
 
 async def test_what_has_lain_long_enough_is_gone_for_good(client: Client) -> None:
@@ -119,6 +136,40 @@ async def test_an_empty_trash_is_left_alone(client: Client) -> None:
     assert (await admin.get("/users")).json()["total"] == 2
 
 
+async def test_refresh_tokens_that_were_used_long_ago_are_forgotten(client: Client) -> None:
+    """The session goes on; with the session go all of them."""
+    login = await client.log_in((await client.register())["email"])
+    for _ in range(2):
+        given = {"refresh_token": login["refresh_token"]}
+        login = (await client.post("/auth/refresh", given)).json()
+    first, second, unused = sorted(await left(client, RefreshToken))
+    async with client.database.begin() as session:
+        (await session.get_one(RefreshToken, first)).used_at = utc_now() - LONG_AGO
+    assert await purge(client) == NOTHING | {"refresh tokens": 1}
+    assert await left(client, RefreshToken) == {second, unused}
+    assert (await purge(client, before=utc_now()))["refresh tokens"] == 0, "it tells of a thief yet"
+    given = {"refresh_token": login["refresh_token"]}
+    assert (await client.post("/auth/refresh", given)).status_code == 200
+    async with client.database.begin() as session:
+        await session.execute(update(LoginSession).values(expires_at=utc_now() - LONG_AGO))
+    assert (await purge(client))["sessions"] == 1
+    assert await left(client, RefreshToken) == set()
+
+
+async def test_links_that_expired_long_ago_are_forgotten(client: Client) -> None:
+    ana = await client.user()
+    async with client.database.begin() as session:
+        expired = {
+            OneTimeToken.expires_at: utc_now() - LONG_AGO,
+            OneTimeToken.used_at: utc_now() - LONG_AGO,
+        }
+        await session.execute(update(OneTimeToken).values(expired))
+    eva = await client.user("Eva")
+    assert await purge(client) == NOTHING | {"links": 1}
+    assert ana.id not in (found := await left_of(client))
+    assert eva.id in found
+
+
 async def test_sessions_that_ended_long_ago_are_forgotten(client: Client) -> None:
     ana = await client.user()
     async with client.database.begin() as session:
@@ -126,3 +177,86 @@ async def test_sessions_that_ended_long_ago_are_forgotten(client: Client) -> Non
         session.add(old)
     assert await purge(client) == NOTHING | {"sessions": 1}
     assert (await ana.get("/users/me")).status_code == 200
+
+
+async def test_what_expires_goes_batch_by_batch(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trash, "BATCH", 2)
+    people = [await client.user() for _ in range(3)]
+    assert len(await left(client, LoginSession)) >= len(people)
+    sessions = len(await left(client, LoginSession))
+    gone = await purge(client, utc_now() + timedelta(days=400))
+    assert gone["sessions"] == sessions
+    assert await left(client, LoginSession) == await left(client, RefreshToken) == set()
+
+
+# --- What purge must not forget --------------------------------------------------------------
+
+
+async def purged() -> list[str]:
+    """The tables that purge deletes from, in its order."""
+    tables: list[str] = []
+
+    async def execute(statement: Any, **_: object) -> object:
+        tables.append(statement.table.name)
+        return SimpleNamespace(rowcount=0)
+
+    await trash.purge(cast("AsyncSession", SimpleNamespace(execute=execute)), before=utc_now())
+    return tables + [model.__tablename__ for model, _ in trash.EXPIRING.values()]
+
+
+def in_the_way(metadata: MetaData, order: Sequence[str]) -> set[str]:
+    """References whose rows keep rows of a purged table from being deleted, and are not first."""
+    going = set(order)
+    references = [
+        (table.name, key.column.table.name, (key.ondelete or "").upper())
+        for table in metadata.sorted_tables
+        for key in table.foreign_keys
+    ]
+    # Parents come before children in sorted_tables: one pass finds all that cascades.
+    for child, parent, rule in references:
+        if parent in going and rule == "CASCADE":
+            going.add(child)
+    return {
+        f"{child} -> {parent}"
+        for child, parent, rule in references
+        if parent in going and rule not in {"CASCADE", "SET NULL"}
+        if child not in order or (parent in order and order.index(child) > order.index(parent))
+    }
+
+
+async def test_purge_takes_care_of_every_row_that_would_stop_it() -> None:
+    """Else purge fails for good once the first such row is there."""
+    assert not in_the_way(Base.metadata, await purged()), "delete these in app/crud/trash.py, first"
+
+
+async def test_everything_that_can_be_in_the_trash_is_purged() -> None:
+    tables = {table.name for table in Base.metadata.sorted_tables if "deleted_at" in table.columns}
+    assert len(tables) > 2
+    assert tables <= set(await purged()), "delete these in app/crud/trash.py"
+
+
+@pytest.mark.parametrize(
+    ("ondelete", "order", "found"),
+    [
+        (None, ["users"], {"notes -> users"}),
+        ("RESTRICT", ["users"], {"notes -> users"}),
+        ("RESTRICT", ["users", "notes"], {"notes -> users"}),
+        ("RESTRICT", ["notes", "users"], set()),
+        ("CASCADE", ["users"], {"lines -> notes"}),
+        ("SET NULL", ["users"], set()),
+        ("RESTRICT", [], set()),
+    ],
+)
+def test_the_search_for_such_rows_finds_them(
+    ondelete: str | None, order: list[str], found: set[str]
+) -> None:
+    made_up = MetaData()
+    key = ("id", Integer)
+    Table("users", made_up, Column(*key, primary_key=True))
+    to_users = ForeignKey("users.id", ondelete=ondelete)
+    Table("notes", made_up, Column(*key, primary_key=True), Column("user_id", to_users))
+    to_notes = ForeignKey("notes.id", ondelete="NO ACTION" if ondelete == "CASCADE" else "CASCADE")
+    Table("lines", made_up, Column(*key, primary_key=True), Column("note_id", to_notes))
+    assert in_the_way(made_up, order) == found

@@ -115,35 +115,6 @@ async def test_parallel_logins_all_succeed_while_an_old_hash_is_replaced(client:
 # --- Posts ---------------------------------------------------------------------------------------
 
 
-async def test_no_edit_with_an_etag_is_lost(client: Client) -> None:
-    """A7: six writers, ten edits each: every 200 is a version, everything else a 412."""
-    ana = await client.user()
-    post = await ana.write(title="Start")
-    path, answered = f"/posts/{post['id']}", list[httpx2.Response]()
-
-    async def edit_again_and_again(writer: int) -> None:
-        etag = '"1"'
-        for number in range(10):
-            edit = {"title": f"{writer} {number}"}
-            response = await ana.patch(path, edit, headers={"If-Match": etag})
-            answered.append(response)
-            current = response if response.is_success else await ana.get(path)
-            etag = current.headers["etag"]
-
-    await asyncio.gather(*map(edit_again_and_again, range(6)))
-    counted = statuses(answered)
-    assert set(counted) == {200, 412}, "some edits won, some really met another"
-    written = {
-        response.json()["version"]: response.json()["title"]
-        for response in answered
-        if response.is_success
-    }
-    found = (await ana.get(path)).json()
-    assert sorted(written) == list(range(2, counted[200] + 2))
-    assert found["version"] == 1 + counted[200]
-    assert found["title"] == written[found["version"]]
-
-
 async def test_a_hundred_edits_at_once_all_succeed(client: Client) -> None:
     """A12: each reads the post and writes its next version; none is lost, none is refused."""
     ana = await client.user()

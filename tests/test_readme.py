@@ -16,6 +16,8 @@ import pytest
 
 from tests.support.process import ROOT, Server, environment
 
+pytestmark = pytest.mark.long
+
 READMES = ("README.md", "README.es.md")
 WALK_SECONDS = 180
 _BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)

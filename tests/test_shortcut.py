@@ -62,6 +62,9 @@ async def longer_way(
     await without.state.database.dispose()
 
 
+PARAMETERS = ("user_id", "role_id", "post_id", "mail_id", "session_id")
+
+
 async def answers(
     apps: tuple[FastAPI, FastAPI], requests: list[tuple[str, str]], root_path: str, token: str = ""
 ) -> list[list[tuple[Any, ...]]]:
@@ -92,11 +95,7 @@ def shown(response: httpx2.Response) -> tuple[Any, ...]:
 def paths(client: Client, *ids: str) -> list[str]:
     """Every path of the API with each of these in the place of its parameters, and others."""
     found = {path for _, path, _ in client.contract.operations.values()}
-    filled = {
-        path.format(**dict.fromkeys(("user_id", "role_id", "post_id", "mail_id"), id_))
-        for path in found
-        for id_ in ids
-    }
+    filled = {path.format(**dict.fromkeys(PARAMETERS, id_)) for path in found for id_ in ids}
     others = ("/", "/health/", "/openapi.json", "/nowhere", f"{API}/posts/1/nowhere", f"{API}/1/2")
     return [*sorted(filled), *others, "/static/page.css", "/errors", "/errors/not_found"]
 
@@ -138,7 +137,7 @@ async def test_known_routes_take_the_shortcut(client: Client) -> None:
     shortcut = client.app.router.routes[0]
     assert isinstance(shortcut, Shortcut)
     for method, path, _ in client.contract.operations.values():
-        filled = path.format(user_id=1, role_id=22, post_id=333, mail_id=4)
+        filled = path.format(**dict(zip(PARAMETERS, (1, 22, 333, 4, 55), strict=True)))
         scope = {"type": "http", "method": method.upper(), "path": filled, "headers": []}
         match, found = shortcut.matches(scope)
         assert match.name == "FULL", (method, path)

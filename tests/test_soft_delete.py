@@ -18,6 +18,8 @@ from app.models.users import User, UserRole
 from tests.support.client import Client, Person
 from tests.support.listings import page
 
+pytestmark = pytest.mark.long
+
 EVERYTHING = {INCLUDE_DELETED: True}
 Other = aliased(Post)
 # Statements whose first column counts, or lists, posts: of two posts one is in the trash.

@@ -16,9 +16,12 @@ import app
 from app.core import i18n
 from app.core.exceptions import all_errors
 from app.core.permissions import Permission
+from app.routers.html import with_code
 from app.routers.responses import example
-from app.schemas import auth, outbox, posts, roles, tags, users
+from app.schemas import auth, outbox, posts, recovery, roles, sessions, tags, users
 from tests.support.client import Client
+
+pytestmark = pytest.mark.long
 
 # No text depends on the database; one of them will do.
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True, scope="session")
@@ -44,7 +47,8 @@ BY_NODE: dict[str, set[str]] = {
 }
 # These pass on what is inside them; the errors of functions are our own, found in the source.
 TRANSPARENT = {"chain", "default", "definitions", "definition-ref", "function-after"}
-TRANSPARENT |= {"function-wrap", "missing-sentinel", "model-field", "no-info", "nullable"}
+TRANSPARENT |= {"function-before", "function-wrap", "missing-sentinel", "model-field"}
+TRANSPARENT |= {"no-info", "nullable", "with-info"}
 CONSTRAINTS = {"ge", "le", "max_length", "min_length", "pattern", "strip_whitespace"}
 CONSTRAINTS |= {"tz_constraint", "microseconds_precision"}
 CONSTRAINED = {"bool", "date", "datetime", "int", "list", "str"}
@@ -106,7 +110,7 @@ def test_every_error_that_pydantic_can_find_in_our_input_has_a_text() -> None:
 
 def inputs() -> list[type[BaseModel]]:
     """Every model of a body, a form or a query."""
-    modules = (auth, outbox, posts, roles, tags, users)
+    modules = (auth, outbox, posts, recovery, roles, sessions, tags, users)
     models = {item for module in modules for item in vars(module).values() if is_input(item)}
     return sorted(models, key=lambda model: model.__name__)
 
@@ -154,10 +158,32 @@ async def test_every_error_has_a_page_that_explains_it(client: Client, locale: s
         assert page.headers["content-language"] == locale
         assert "Accept-Language" in page.headers["vary"]
         assert f'<html lang="{locale}">' in page.text
+        read = html.unescape(re.sub(r"</?code>", "`", page.text))
         for part in ("title", "cause", "fix"):
-            assert i18n.text(locale, "errors", code, part) in html.unescape(page.text)
+            assert i18n.text(locale, "errors", code, part) in read
         assert f"/errors/{code}" in example(KINDS[code], locale)["type"]
         assert "{permission}" not in page.text
+
+
+@on_sqlite
+async def test_what_stands_in_backticks_is_shown_as_code(client: Client) -> None:
+    for headers in ({"Accept-Language": locale} for locale in i18n.LOCALES):
+        page = await client.get("/errors/precondition_failed", headers=headers)
+        assert "<code>ETag</code>" in page.text
+        assert "<code>If-Match: &#34;3&#34;</code>" in page.text
+        assert "`" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Send `a` or `b`.", "Send <code>a</code> or <code>b</code>."),
+        ("<b> `<i>` & `", "&lt;b&gt; <code>&lt;i&gt;</code> &amp; `"),
+        ("``", "``"),
+    ],
+)
+def test_all_else_in_it_stays_text(text: str, shown: str) -> None:
+    assert str(with_code(text)) == shown
 
 
 @on_sqlite

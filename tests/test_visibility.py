@@ -13,12 +13,15 @@ from tests.support.document import documented
 from tests.support.matrix import MISSING_ID, SCENES, Scene, build, call, snapshot
 from tests.support.people import holder, newcomer
 
+pytestmark = pytest.mark.long
+
 OF_A_POST = [name for name, (_, path, _) in documented().operations.items() if "{post_id}" in path]
 # Who a user is, is asked by permission alone; `list_user_posts` is public, as its posts are.
+# Of a session nobody but its user learns anything (tests/test_sessions.py).
 OF_OTHER_ROWS = [
     name
     for name, (_, path, _) in documented().operations.items()
-    if "{" in path and name not in {*OF_A_POST, "list_user_posts"}
+    if "{" in path and name not in {*OF_A_POST, "list_user_posts", "end_session"}
 ]
 Question = dict[str, Any]
 SORTS = [

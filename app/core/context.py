@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
@@ -15,6 +15,8 @@ class RequestContext:
     ip: str = ""
     user_agent: str = ""
     user_id: int | None = None
+    # What the answer says beside the headers of its route, be it a refusal or not.
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 current: ContextVar[RequestContext | None] = ContextVar("request_context", default=None)

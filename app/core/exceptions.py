@@ -3,9 +3,11 @@
     AppError                     status  code
     ├── BadRequest                  400  bad_request
     │   ├── InvalidCursor           400  invalid_cursor
+    │   ├── InvalidOneTimeToken     400  invalid_one_time_token
     │   └── UntrustedHost           400  untrusted_host
     ├── Unauthenticated             401  not_authenticated
     │   ├── InvalidToken            401  invalid_token
+    │   │   └── InvalidRefreshToken 401  invalid_refresh_token
     │   └── InvalidCredentials      401  invalid_credentials
     ├── Forbidden                   403  forbidden
     │   ├── InsufficientScope       403  insufficient_scope
@@ -14,6 +16,7 @@
     ├── NotFound                    404  not_found
     ├── MethodNotAllowed            405  method_not_allowed
     ├── Conflict                    409  conflict
+    │   ├── StillUnderWay           409  conflict
     │   ├── EmailTaken              409  email_taken
     │   ├── RoleNameTaken           409  role_name_taken
     │   ├── LastAdmin               409  last_admin
@@ -23,8 +26,11 @@
     ├── PreconditionFailed          412  precondition_failed
     ├── PayloadTooLarge             413  payload_too_large
     ├── Invalid                     422  validation_error
+    │   └── IdempotencyKeyReused    422  idempotency_key_reused
+    ├── TooManyRequests             429  too_many_requests
     ├── InternalError               500  internal_error
     └── Unavailable                 503  service_unavailable
+        └── NotReady                503  not_ready
 
 Title, detail, cause and remedy of each code live in `app/locales/`; `/errors/<code>` shows them.
 `core/problems.py` turns an error into its response.
@@ -60,6 +66,10 @@ class InvalidCursor(BadRequest):
     code = "invalid_cursor"
 
 
+class InvalidOneTimeToken(BadRequest):
+    code = "invalid_one_time_token"
+
+
 class UntrustedHost(BadRequest):
     code = "untrusted_host"
 
@@ -76,6 +86,10 @@ class InvalidToken(AppError):
 
     def __init__(self) -> None:
         super().__init__(headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
+
+
+class InvalidRefreshToken(InvalidToken):
+    code = "invalid_refresh_token"
 
 
 class InvalidCredentials(Unauthenticated):
@@ -114,6 +128,10 @@ class MethodNotAllowed(AppError):
 
 class Conflict(AppError):
     status, code = 409, "conflict"
+
+
+class StillUnderWay(Conflict):
+    """The same request is being worked on; nothing was decided about this one."""
 
 
 class EmailTaken(Conflict):
@@ -167,6 +185,24 @@ class Invalid(AppError):
         self.errors = errors
 
 
+class IdempotencyKeyReused(Invalid):
+    """A key that came with another request before."""
+
+    code = "idempotency_key_reused"
+
+    def __init__(self) -> None:
+        super().__init__([FieldError("Idempotency-Key", self.code)])
+
+
+class TooManyRequests(AppError):
+    """Too many attempts; `retry_after` in seconds, rounded up."""
+
+    status, code = 429, "too_many_requests"
+
+    def __init__(self, *, retry_after: int) -> None:
+        super().__init__(headers={"Retry-After": str(retry_after)}, seconds=retry_after)
+
+
 class InternalError(AppError):
     status, code = 500, "internal_error"
 
@@ -174,8 +210,14 @@ class InternalError(AppError):
 class Unavailable(AppError):
     status, code = 503, "service_unavailable"
 
-    def __init__(self) -> None:
-        super().__init__(headers={"Retry-After": RETRY_AFTER_SECONDS})
+    def __init__(self, **params: object) -> None:
+        super().__init__(headers={"Retry-After": RETRY_AFTER_SECONDS}, **params)
+
+
+class NotReady(Unavailable):
+    """This process cannot serve; `parts` names what is missing."""
+
+    code = "not_ready"
 
 
 def all_errors(base: type[AppError] = AppError) -> Iterator[type[AppError]]:

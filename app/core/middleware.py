@@ -26,6 +26,7 @@ from app.core.problems import problem
 
 log = logging.getLogger("app.request")
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+_NO_CONTROLS = dict.fromkeys([*range(32), *range(127, 160)], "?")
 _DECLARED_LENGTH = re.compile(rb"[0-9]{1,18}")
 _READ = frozenset({b"x-request-id", b"accept-language", b"user-agent"})
 _HEADERS = (
@@ -59,7 +60,7 @@ class RequestScope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _complete(message, scope, context.request_id)
+                _complete(message, scope, context)
             await send(message)
 
         try:
@@ -79,14 +80,21 @@ def _context_of(scope: Scope) -> RequestContext:
         request_id=given_id if _SANE_ID.fullmatch(given_id) else secrets.token_hex(16),
         locale=negotiate(given.get(b"accept-language", b"").decode("latin-1")),
         ip=client[0] if client else "",
-        user_agent=given.get(b"user-agent", b"").decode("latin-1"),
+        user_agent=_shown(given.get(b"user-agent", b"").decode("latin-1")),
     )
 
 
-def _complete(message: Message, scope: Scope, request_id: str) -> None:
+def _shown(text: str) -> str:
+    """Text without control characters: it is kept and shown, and no database takes a NUL."""
+    return text if text.isprintable() else text.translate(_NO_CONTROLS)
+
+
+def _complete(message: Message, scope: Scope, context: RequestContext) -> None:
     headers = message.setdefault("headers", [])
     present = {name for name, _ in headers}
-    headers.append((b"x-request-id", request_id.encode()))
+    headers.append((b"x-request-id", context.request_id.encode()))
+    for name, value in context.headers.items():
+        headers.append((name.lower().encode(), value.encode()))
     headers.extend([header for header in _HEADERS if header[0] not in present])
     if scope["scheme"] == "https":
         headers.append(_HSTS)

@@ -25,6 +25,7 @@ class Permission(StrEnum):
     roles_assign = "roles:assign"
     posts_write = "posts:write"
     posts_moderate = "posts:moderate"
+    audit_read = "audit:read"
     outbox_read = "outbox:read"
     outbox_write = "outbox:write"
 

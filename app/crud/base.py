@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Insert, Select, String, cast, func, insert, inspect, literal
+from sqlalchemy import ColumnElement, Select, String, cast, func, literal
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
 
 from app.core.exceptions import AppError, NotFound
-from app.database import Act, note_written
-from app.models.base import Base
 from app.reading import Query, Reader
 
 T = TypeVar("T")
@@ -41,6 +37,11 @@ def gathered(*columns: Any, of: Select[Any]) -> ColumnElement[str]:
     return of.with_only_columns(func.aggregate_strings(row, _ROW)).scalar_subquery()
 
 
+def joined(rows: list[str]) -> str | None:
+    """Rows of one column as `gathered` makes a text of them."""
+    return _ROW.join(rows) or None
+
+
 def scattered(text: str | None) -> list[str]:
     """The rows of a text that `gathered` made of one column, in no order."""
     return text.split(_ROW) if text else []
@@ -57,6 +58,11 @@ async def one_or_404(session: AsyncSession, statement: Select[T]) -> T:
     if found is None:
         raise NotFound
     return found
+
+
+def changed_by(changes: Mapping[str, Any], row: object) -> list[str]:
+    """The names of those values that a row does not have yet, sorted."""
+    return sorted(name for name, value in changes.items() if getattr(row, name) != value)
 
 
 async def flush_or_conflict(session: AsyncSession, conflicts: Mapping[str, type[AppError]]) -> None:
@@ -80,24 +86,6 @@ async def flush_out(session: AsyncSession, row: object) -> None:
     """Write that a row went to the trash, and forget it: the session would go on finding it."""
     await session.flush()
     session.expunge(row)
-
-
-async def insert_row(session: AsyncSession, model: type[Base], **values: Any) -> int:
-    """Write one row and make no object of it, where many do so at once; its (first) key."""
-    return await session.run_sync(_insert_row, model, values)
-
-
-def _insert_row(session: Session, model: type[Base], values: dict[str, Any]) -> int:
-    result = session.connection().execute(_insertion(model), values)
-    note_written(session, model.__tablename__, Act.insert)
-    key: Any = result.inserted_primary_key
-    return int(key[0])
-
-
-@cache
-def _insertion(model: type[Base]) -> Insert:
-    table: Any = inspect(model).local_table
-    return insert(table)
 
 
 async def add_if_missing(session: AsyncSession, row: object) -> bool:

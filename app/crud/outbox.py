@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from enum import StrEnum
 from functools import cache
 from typing import Any, cast
 
@@ -26,21 +27,35 @@ from app.schemas.outbox import MailQuery
 MAX_ATTEMPTS = 8
 # Longer than one delivery may take: else a slow one would be sent twice.
 LEASE = timedelta(seconds=60)
-_FIRST_WAIT_SECONDS = 10
+# However long the trouble lasted, what can be delivered is tried again within a minute of its end.
+_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 10, 50
 _OUTAGE_WAIT = timedelta(seconds=10)
+_DEFERRAL_WAIT = timedelta(seconds=30)
+# RFC 5321 §4.5.4.1 has senders try for some days: links in mails work no longer than that.
+_DEFERRALS_FOR = timedelta(days=2)
 # `sending` too: when its lease is over, the process that had it is gone.
 _OPEN = (MailState.pending, MailState.sending)
 
 
-def enqueue(session: AsyncSession, kind: MailKind, user: User) -> None:
-    """Write a mail to a (flushed) user, to be sent once this transaction has committed."""
+def enqueue(
+    session: AsyncSession,
+    kind: MailKind,
+    user: User,
+    *,
+    recipient: str | None = None,
+    **values: str,
+) -> None:
+    """Write a mail to a (flushed) user, to be sent once this transaction has committed.
+
+    `recipient` is for another address than their present one; `values` fill the texts' places.
+    """
     session.add(
         Mail(
             kind=kind,
             user_id=user.id,
-            recipient=user.email,
+            recipient=recipient or user.email,
             locale=user.locale,
-            values={"name": user.name},
+            values={"name": user.name, **values},
         )
     )
 
@@ -83,26 +98,45 @@ async def mark_sent(session: AsyncSession, *, claimed: Mail) -> None:
         mail.state, mail.sent_at, mail.last_error = MailState.sent, utc_now(), None
 
 
+class Failure(StrEnum):
+    """How an attempt failed."""
+
+    # The server is out of reach: the mail is not to blame.
+    unreachable = "unreachable"
+    # It will take the mail later, or so it says (4xx).
+    deferred = "deferred"
+    # It does not want it (5xx), or has not said whether it took it.
+    refused = "refused"
+
+
 async def mark_failed(
-    session: AsyncSession, *, claimed: Mail, reason: str, is_outage: bool
+    session: AsyncSession, *, claimed: Mail, reason: str, failure: Failure
 ) -> MailState:
     """Put a mail back for another attempt, or give it up after MAX_ATTEMPTS.
 
-    While the server is out of reach the mail is not to blame: such attempts do not count.
+    Attempts count when the mail was refused, or is too old to be deferred once more.
     """
     mail = await _still_claimed(session, claimed)
     if mail is None:
         return claimed.state
-    mail.state, mail.last_error = MailState.pending, reason[:MAX_ERROR]
-    if is_outage:
-        mail.attempts -= 1
-        mail.next_attempt_at = utc_now() + _OUTAGE_WAIT
+    mail.state, mail.last_error = MailState.pending, _storable(reason)[:MAX_ERROR]
+    now = utc_now()
+    if failure is Failure.unreachable:
+        mail.attempts, mail.next_attempt_at = mail.attempts - 1, now + _OUTAGE_WAIT
+    elif failure is Failure.deferred and now - mail.created_at < _DEFERRALS_FOR:
+        mail.attempts, mail.next_attempt_at = mail.attempts - 1, now + _DEFERRAL_WAIT
     elif mail.attempts >= MAX_ATTEMPTS:
         mail.state = MailState.dead
     else:
-        wait = _FIRST_WAIT_SECONDS * 2 ** (mail.attempts - 1)
-        mail.next_attempt_at = utc_now() + timedelta(seconds=wait)
+        wait = min(_FIRST_WAIT_SECONDS * 2 ** (mail.attempts - 1), _LONGEST_WAIT_SECONDS)
+        mail.next_attempt_at = now + timedelta(seconds=wait)
     return mail.state
+
+
+def _storable(text: str) -> str:
+    """A text of anybody's, without what some databases refuse: lone surrogates, NUL."""
+    shown = text.encode("utf-8", "replace").decode()
+    return "".join(each if each.isprintable() else " " for each in shown)
 
 
 async def _still_claimed(session: AsyncSession, claimed: Mail) -> Mail | None:
@@ -110,7 +144,8 @@ async def _still_claimed(session: AsyncSession, claimed: Mail) -> Mail | None:
     statement = select(Mail).where(
         Mail.id == claimed.id,
         Mail.state == MailState.sending,
-        Mail.attempts == claimed.attempts,
+        # Another claim has another lease; the number of attempts may well be the same.
+        Mail.next_attempt_at == claimed.next_attempt_at,
     )
     return await session.scalar(statement.with_for_update())
 

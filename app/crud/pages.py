@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 from pydantic_core import from_json, to_json
 
 from app.core.exceptions import InvalidCursor
+from app.core.keys import SecretKeys
 from app.crud.listings import Listing
 from app.reading import Query, Reader, Values
 from app.schemas.pages import PageQuery
@@ -77,14 +78,15 @@ def page_of(
 
 
 class Cursors:
-    """Opaque, tamper-evident positions in a listing (HMAC-SHA256 with a key of their own)."""
+    """Opaque, tamper-evident positions in a listing (HMAC-SHA256 with keys of their own)."""
 
-    def __init__(self, secret: str) -> None:
-        self._key = hmac.digest(secret.encode(), b"cursor", "sha256")
+    def __init__(self, keys: SecretKeys) -> None:
+        derived = [hmac.digest(secret.encode(), b"cursor", "sha256") for _, secret in keys.items()]
+        self._newest, *self._older = derived
 
     def dump(self, listing: str, sort: str, key: object, row_id: int) -> str:
         position = to_json([listing, sort, key, row_id])
-        return urlsafe_b64encode(self._mark(position) + position).rstrip(b"=").decode()
+        return urlsafe_b64encode(_mark(self._newest, position) + position).rstrip(b"=").decode()
 
     def load(self, listing: str, sorts: Container[str], query: PageQuery) -> tuple[str, Any, int]:
         """The sort, the key and the id a query's cursor stands at.
@@ -98,9 +100,6 @@ class Cursors:
             raise InvalidCursor
         return sort, key, row_id
 
-    def _mark(self, position: bytes) -> bytes:
-        return hmac.digest(self._key, position, "sha256")[:_MARK_BYTES]
-
     def _verified(self, cursor: str) -> bytes:
         try:
             padded = cursor + "=" * (-len(cursor) % 4)
@@ -108,9 +107,14 @@ class Cursors:
         except ValueError:
             raise InvalidCursor from None
         mark, position = raw[:_MARK_BYTES], raw[_MARK_BYTES:]
-        if not hmac.compare_digest(mark, self._mark(position)):
-            raise InvalidCursor
-        return position
+        for key in (self._newest, *self._older):
+            if hmac.compare_digest(mark, _mark(key, position)):
+                return position
+        raise InvalidCursor
+
+
+def _mark(key: bytes, position: bytes) -> bytes:
+    return hmac.digest(key, position, "sha256")[:_MARK_BYTES]
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, bindparam, false, or_, select, true
@@ -13,23 +13,27 @@ from sqlalchemy.orm import joinedload, selectinload
 
 from app.core.exceptions import AuthorDeleted, InvalidToken
 from app.core.permissions import Caller, Permission
-from app.crud import tags, users
-from app.crud.base import flush_out, gathered, insert_row, one_or_404, read_one, scattered
+from app.crud import accounts, tags
+from app.crud.base import flush_out, gathered, joined, one_or_404, read_one, scattered
 from app.crud.listings import Listing, contains, filters_of
 from app.crud.pages import PageOf, Pages
 from app.models.base import INCLUDE_DELETED, utc_now
 from app.models.posts import Post, PostStatus
 from app.models.tags import PostTag, Tag
 from app.models.users import User
-from app.reading import Query, Reader, rows_in
+from app.reading import Query, Reader
 from app.schemas.posts import PostCreate, PostUpdate, UserPostQuery
+from app.writing import Unit, in_session
 
 _LOADED = (joinedload(Post.author), selectinload(Post.labels))
 _TAGS = select(Tag.name).join(PostTag, PostTag.tag_id == Tag.id).where(PostTag.post_id == Post.id)
+_OWN = (
+    *("id", "title", "content", "status", "published_at", "version"),
+    *("created_at", "updated_at", "deleted_at"),
+)
 _SHOWN = (
-    *(Post.id, Post.title, Post.content, Post.status, Post.published_at, Post.version),
-    *(Post.created_at, Post.updated_at, Post.deleted_at, User.id, User.name),
-    gathered(Tag.name, of=_TAGS.correlate(Post)),
+    *(getattr(Post, name) for name in _OWN),
+    *(User.id, User.name, gathered(Tag.name, of=_TAGS.correlate(Post))),
 )
 
 
@@ -123,16 +127,13 @@ async def get_for_restore(session: AsyncSession, *, caller: Caller, post_id: int
     return await one_or_404(session, statement.with_for_update(of=Post))
 
 
-async def create(session: AsyncSession, *, caller: Caller, data: PostCreate) -> dict[str, Any]:
-    """A new post of the caller's.
-
-    The author's row is locked against a deletion at the same moment, which would leave a live
-    post without a live author; InvalidToken when it was faster.
-    """
-    if not await _lock_author(session, caller.user_id):
+def create(unit: Unit, *, caller: Caller, data: PostCreate) -> dict[str, Any]:
+    """A new post of the caller's, as reading it would find it; a statement less than to read it.
+    InvalidToken when they were deleted at the same moment."""
+    authors = unit.rows(_AUTHOR, user_id=caller.user_id)
+    if not authors:
         raise InvalidToken
-    post_id = await insert_row(
-        session,
+    post = unit.insert(
         Post,
         author_id=caller.user_id,
         title=data.title,
@@ -140,18 +141,16 @@ async def create(session: AsyncSession, *, caller: Caller, data: PostCreate) -> 
         status=data.status,
         published_at=utc_now() if data.status is PostStatus.published else None,
     )
-    for tag in await tags.get_or_create(session, names=data.tags):
-        await insert_row(session, PostTag, post_id=post_id, tag_id=tag.id)
-    [row] = await rows_in(session, _ONE[View.all], {"post_id": post_id})
-    return _item(row)
+    for tag_id in tags.get_or_create(unit, names=data.tags):
+        unit.insert(PostTag, post_id=post["id"], tag_id=tag_id)
+    return _item((*[post[name] for name in _OWN], *authors[0], joined(data.tags)))
 
 
-_LIVE = Query(select(User.id).where(User.id == bindparam("user_id")).with_for_update(read=True))
-
-
-async def _lock_author(session: AsyncSession, user_id: int) -> bool:
-    """Keep an account from being deleted until the transaction ends; whether it is there."""
-    return bool(await rows_in(session, _LIVE, {"user_id": user_id}))
+# Locks the author, who cannot be deleted before the transaction ends: a deletion at the same
+# moment would leave a live post without a live author.
+_AUTHOR = Query(
+    select(User.id, User.name).where(User.id == bindparam("user_id")).with_for_update(read=True)
+)
 
 
 async def update(session: AsyncSession, *, post: Post, data: PostUpdate) -> Post:
@@ -159,7 +158,9 @@ async def update(session: AsyncSession, *, post: Post, data: PostUpdate) -> Post
     changes: dict[str, Any] = data.model_dump()
     names = changes.pop("tags", post.tags)
     if names != post.tags:
-        changes["labels"] = await tags.get_or_create(session, names=names)
+        ids = await in_session(session, partial(tags.get_or_create, names=names))
+        labels = await session.scalars(select(Tag).where(Tag.id.in_(ids)))
+        changes["labels"] = [*labels]
     post.change(**changes)
     await session.flush()
     return post
@@ -185,7 +186,7 @@ async def restore(session: AsyncSession, *, post: Post) -> Post:
     brings it back.
     """
     if post.deleted_at is not None:
-        if not await _lock_author(session, post.author_id):
+        if not await in_session(session, lambda unit: unit.rows(_AUTHOR, user_id=post.author_id)):
             raise AuthorDeleted
         post.restore()
         await session.flush()
@@ -210,7 +211,7 @@ async def list_of_author(
     page = await list_posts(pages, caller=caller, query=query, author_id=author_id)
     # Only an empty page leaves open whether there is such a user: one statement less otherwise.
     if not page.items:
-        await users.require(pages.reader, user_id=author_id)
+        await accounts.require(pages.reader, user_id=author_id)
     return page
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy import CursorResult, bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import selectinload, with_expression
+from sqlalchemy.orm import selectinload
 
 from app.core.exceptions import RoleNameTaken, SystemRole
 from app.core.permissions import ADMIN_ROLE, SYSTEM_ROLES, Caller, Permission, require_holds
-from app.crud import admins, users
+from app.crud import accounts, admins, audit
 from app.crud.base import (
     add_if_missing,
+    changed_by,
     flush_or_conflict,
     flush_out,
     gathered,
@@ -23,10 +24,12 @@ from app.crud.base import (
 )
 from app.crud.listings import Listing
 from app.crud.pages import PageOf, Pages
+from app.models.audit import AuditAct
 from app.models.roles import Role, RolePermission, effective
 from app.models.users import User, UserRole
 from app.reading import Query, Reader
 from app.schemas.roles import RoleCreate, RoleQuery, RoleUpdate
+from app.writing import in_session
 
 _NAME_CONFLICT = {"uq_roles_live_name": RoleNameTaken}
 
@@ -68,10 +71,15 @@ async def read(reader: Reader, *, role_id: int) -> dict[str, Any]:
     return _item(await read_one(reader, _ONE, role_id=role_id))
 
 
+async def show(session: AsyncSession, *, role_id: int) -> dict[str, Any]:
+    """A (flushed) role as reading it would find it."""
+    rows = await in_session(session, lambda unit: unit.rows(_ONE, role_id=role_id))
+    return _item(rows[0])
+
+
 async def get_for_update(session: AsyncSession, *, role_id: int) -> Role:
-    """A role, locked, with its permissions and the number of its users, or NotFound."""
-    loaded = selectinload(Role.granted), with_expression(Role.user_count, _USER_COUNT)
-    statement = select(Role).where(Role.id == role_id).options(*loaded)
+    """A role, locked, with its permissions, or NotFound."""
+    statement = select(Role).where(Role.id == role_id).options(selectinload(Role.granted))
     return await one_or_404(session, statement.with_for_update())
 
 
@@ -81,7 +89,8 @@ async def create(session: AsyncSession, *, caller: Caller, data: RoleCreate) -> 
     role = Role(name=data.name, description=data.description, granted=_grants(data.permissions))
     session.add(role)
     await flush_or_conflict(session, _NAME_CONFLICT)
-    role.user_count = 0
+    granted = sorted(role.permissions)
+    audit.record(session, AuditAct.role_created, role, name=role.name, granted=granted)
     return role
 
 
@@ -92,19 +101,28 @@ async def update(session: AsyncSession, *, caller: Caller, role: Role, data: Rol
     """
     require_holds(caller, role.permissions)
     changes: dict[str, Any] = data.model_dump()
+    before = set(role.permissions)
     if role.is_system and changes.get("name", role.name) != role.name:
         raise SystemRole
     if "permissions" in changes:
         wanted = set(changes.pop("permissions"))
-        if role.name == ADMIN_ROLE and wanted != set(role.permissions):
+        if role.name == ADMIN_ROLE and wanted != before:
             raise SystemRole
         require_holds(caller, wanted)
         role.granted = [grant for grant in role.granted if grant.permission in wanted] + _grants(
-            wanted - set(role.permissions)
+            wanted - before
         )
+    fields = changed_by(changes, role)
     for name, value in changes.items():
         setattr(role, name, value)
     await flush_or_conflict(session, _NAME_CONFLICT)
+    granted, revoked = (
+        sorted(set(role.permissions) - before),
+        sorted(before - set(role.permissions)),
+    )
+    if fields or granted or revoked:
+        told: dict[str, Any] = {"fields": fields, "granted": granted, "revoked": revoked}
+        audit.record(session, AuditAct.role_updated, role, name=role.name, **told)
     return role
 
 
@@ -121,13 +139,15 @@ async def soft_delete(session: AsyncSession, *, caller: Caller, role: Role) -> N
     role.soft_delete()
     await flush_out(session, role)
     await session.execute(delete(UserRole).where(UserRole.role_id == role.id))
+    audit.record(session, AuditAct.role_deleted, role, name=role.name)
 
 
 async def assign(session: AsyncSession, *, caller: Caller, user: User, role_id: int) -> None:
     """Give a user a role; they may have it already. Raises InsufficientScope, NotFound."""
     role = await get_for_update(session, role_id=role_id)
     require_holds(caller, role.permissions)
-    await add_if_missing(session, UserRole(user_id=user.id, role_id=role.id))
+    if await add_if_missing(session, UserRole(user_id=user.id, role_id=role.id)):
+        audit.record(session, AuditAct.role_granted, user, role_id=role.id, role=role.name)
 
 
 async def revoke(session: AsyncSession, *, caller: Caller, user: User, role_id: int) -> None:
@@ -136,9 +156,11 @@ async def revoke(session: AsyncSession, *, caller: Caller, user: User, role_id: 
     require_holds(caller, role.permissions)
     if role.name == ADMIN_ROLE:
         await admins.keep_an_admin(session, without=user.id)
-    await session.execute(
+    taken = await session.execute(
         delete(UserRole).where(UserRole.user_id == user.id, UserRole.role_id == role.id)
     )
+    if cast("CursorResult[Any]", taken).rowcount:
+        audit.record(session, AuditAct.role_revoked, user, role_id=role.id, role=role.name)
 
 
 async def list_roles(pages: Pages, *, query: RoleQuery) -> PageOf[dict[str, Any]]:
@@ -151,7 +173,7 @@ async def list_of_user(pages: Pages, *, user_id: int, query: RoleQuery) -> PageO
     page = await pages.page(_THEIRS, query, {"user_id": user_id})
     # Only an empty page leaves open whether there is such a user: one statement less otherwise.
     if not page.items:
-        await users.require(pages.reader, user_id=user_id)
+        await accounts.require(pages.reader, user_id=user_id)
     return page
 
 

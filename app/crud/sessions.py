@@ -3,51 +3,147 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, cast
 
-from sqlalchemy import Update, bindparam, select, update
+from sqlalchemy import ColumnElement, CursorResult, Update, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.context import request_context
-from app.core.exceptions import InvalidToken
+from app.core.exceptions import InvalidToken, NotFound
 from app.core.permissions import Caller
 from app.core.security import AccessClaims, AccessTokens
+from app.crud import audit, refresh
+from app.crud.listings import Listing
+from app.crud.pages import PageOf, Pages
 from app.database import Act, Written
+from app.models.audit import AuditAct
 from app.models.base import UtcDateTime, utc_now
 from app.models.roles import Role, RolePermission, effective
 from app.models.sessions import MAX_IP, MAX_USER_AGENT, LoginSession
 from app.models.users import User, UserRole
 from app.reading import Query, Reader
+from app.schemas.sessions import SessionQuery
+
+# Of one user at a time: whoever logs in once more ends the oldest.
+MAX_LIVE = 100
 
 
-async def begin(session: AsyncSession, *, user_id: int, days: int) -> LoginSession:
-    """A new session, for the client the request came from."""
+async def begin(session: AsyncSession, *, user_id: int, idle_days: int, days: int) -> refresh.Grant:
+    """A new session, for the client the request came from, with its first refresh token."""
     context, now = request_context(), utc_now()
     login = LoginSession(
         user_id=user_id,
+        created_at=now,
         last_used_at=now,
-        expires_at=now + timedelta(days=days),
+        expires_at=now + timedelta(days=min(idle_days, days)),
         ip=context.ip[:MAX_IP],
         user_agent=context.user_agent[:MAX_USER_AGENT],
     )
     session.add(login)
     await session.flush()
-    return login
+    await _end_the_oldest(session, user_id)
+    return await refresh.first(session, login=login)
 
 
-async def end(session: AsyncSession, *, session_id: int) -> None:
-    """End one session; the next request with its token is refused."""
-    await session.execute(_ending().where(LoginSession.id == session_id))
+async def _end_the_oldest(session: AsyncSession, user_id: int) -> None:
+    live = select(LoginSession.id).where(
+        LoginSession.user_id == user_id, LoginSession.ended_at.is_(None)
+    )
+    newest_first = live.order_by(LoginSession.id.desc())
+    too_many = (await session.scalars(newest_first.offset(MAX_LIVE).limit(MAX_LIVE))).all()
+    if too_many:
+        await session.execute(_ending().where(LoginSession.id.in_(too_many)))
 
 
-async def end_all(session: AsyncSession, *, user_id: int) -> None:
-    """End every session of a user."""
-    await session.execute(_ending().where(LoginSession.user_id == user_id))
+async def ips_of(session: AsyncSession, *, user_id: int) -> Sequence[str]:
+    """Where a user is logged in now, by address."""
+    live = select(LoginSession.ip).where(
+        LoginSession.user_id == user_id, LoginSession.ended_at.is_(None)
+    )
+    return (await session.scalars(live.limit(MAX_LIVE))).all()
+
+
+async def log_out(session: AsyncSession, *, caller: Caller) -> None:
+    """End the caller's session; the next request with one of its tokens is refused."""
+    await _end(session, caller, LoginSession.id == caller.session_id)
+
+
+async def end(session: AsyncSession, *, caller: Caller, session_id: int) -> None:
+    """End one of the caller's sessions, or NotFound."""
+    if not await _end(session, caller, LoginSession.id == session_id):
+        raise NotFound
+
+
+async def end_others(session: AsyncSession, *, caller: Caller) -> None:
+    """End all of the caller's sessions but the one they ask from."""
+    await _end(session, caller, LoginSession.id != caller.session_id)
+
+
+async def _end(session: AsyncSession, caller: Caller, which: ColumnElement[bool]) -> int:
+    """End the caller's live sessions among some, and record each; how many there were."""
+    now = utc_now()
+    live = select(LoginSession).where(
+        which,
+        LoginSession.user_id == caller.user_id,
+        LoginSession.ended_at.is_(None),
+        LoginSession.expires_at > now,
+    )
+    # In one order, so that two who end the same ones do not wait for each other.
+    found = (await session.scalars(live.order_by(LoginSession.id).with_for_update())).all()
+    for login in found:
+        login.ended_at = now
+        audit.record(session, AuditAct.session_ended, login)
+    await session.flush()
+    return len(found)
+
+
+async def end_all(session: AsyncSession, *, user_id: int, but: int | None = None) -> None:
+    """End every session of a user, or every other than `but`."""
+    ending = _ending().where(LoginSession.user_id == user_id)
+    await session.execute(ending if but is None else ending.where(LoginSession.id != but))
+
+
+async def end_everybodys(session: AsyncSession) -> int:
+    """End every live session there is; how many there were."""
+    ended = await session.execute(_ending().where(LoginSession.expires_at > utc_now()))
+    return cast("CursorResult[Any]", ended).rowcount
 
 
 def _ending() -> Update:
     return update(LoginSession).where(LoginSession.ended_at.is_(None)).values(ended_at=utc_now())
+
+
+_NAMES = ("id", "created_at", "last_used_at", "expires_at", "ip", "user_agent")
+_SHOWN = [getattr(LoginSession, name) for name in _NAMES]
+
+
+def _item(row: tuple[Any, ...]) -> dict[str, Any]:
+    return dict(zip(_NAMES, row, strict=False))
+
+
+_OWN = Listing(
+    name="sessions",
+    matching=select(LoginSession.id).where(
+        LoginSession.user_id == bindparam("user_id"),
+        LoginSession.ended_at.is_(None),
+        LoginSession.expires_at > bindparam("now", type_=UtcDateTime()),
+    ),
+    id=LoginSession.id,
+    keys={"created_at": LoginSession.created_at, "last_used_at": LoginSession.last_used_at},
+    rows=lambda page: select(*_SHOWN).join(page, page.c.id == LoginSession.id),
+    item=_item,
+)
+
+
+async def list_own(pages: Pages, *, caller: Caller, query: SessionQuery) -> PageOf[dict[str, Any]]:
+    """The caller's live sessions, as `schemas.sessions.Session` describes them."""
+    # In whole seconds: what is remembered is found again by these values.
+    given = {"user_id": caller.user_id, "now": utc_now().replace(microsecond=0)}
+    page = await pages.page(_OWN, query, given)
+    return page.of(lambda item: item | {"current": item["id"] == caller.session_id})
 
 
 _IDENTITY = Query(

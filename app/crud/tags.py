@@ -5,27 +5,30 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import bindparam, func, select
 
-from app.crud.base import add_if_missing
 from app.crud.listings import Listing, contains, filters_of
 from app.crud.pages import PageOf, Pages
 from app.models.posts import Post, PostStatus
-from app.models.tags import PostTag, Tag
+from app.models.tags import MAX_TAGS, PostTag, Tag
+from app.reading import Query
 from app.schemas.tags import TagQuery
+from app.writing import Unit
+
+_NAMED = Query(
+    select(Tag.id, Tag.name).where(Tag.name.in_([bindparam(f"name_{n}") for n in range(MAX_TAGS)]))
+)
 
 
-async def get_or_create(session: AsyncSession, *, names: list[str]) -> list[Tag]:
-    """The tags with these (normalised) names, in their order; missing ones are made."""
+def get_or_create(unit: Unit, *, names: list[str]) -> list[int]:
+    """The ids of the tags with these (normalised) names; missing ones are made."""
     if not names:
         return []
-    statement = select(Tag).where(Tag.name.in_(names))
-    known = {tag.name for tag in await session.scalars(statement)}
+    wanted = {f"name_{n}": names[min(n, len(names) - 1)] for n in range(MAX_TAGS)}
+    known = {name for _, name in unit.rows(_NAMED, **wanted)}
     for name in sorted(set(names) - known):
-        await add_if_missing(session, Tag(name=name))
-    by_name = {tag.name: tag for tag in await session.scalars(statement)}
-    return [by_name[name] for name in names]
+        unit.insert_if_missing(Tag, name=name)
+    return [id_ for id_, _ in unit.rows(_NAMED, **wanted)]
 
 
 _COUNTED = (

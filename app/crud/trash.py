@@ -1,20 +1,25 @@
-"""Emptying the trash: what has lain there too long is gone for good."""
+"""Emptying the trash, and forgetting what has expired: gone for good."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, delete, select
+from sqlalchemy import ColumnElement, CursorResult, delete, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.models.base import INCLUDE_DELETED
+from app.models.base import INCLUDE_DELETED, Base, utc_now
+from app.models.idempotency import IdempotencyKey
+from app.models.one_time_tokens import OneTimeToken
 from app.models.outbox import Mail
 from app.models.posts import Post
 from app.models.roles import Role
-from app.models.sessions import LoginSession
+from app.models.sessions import LoginSession, RefreshToken
 from app.models.users import User
 
+BATCH = 5_000
+_REUSE_TOLD = timedelta(days=30)
 _OPTIONS = {INCLUDE_DELETED: True, "synchronize_session": False}
 
 
@@ -22,7 +27,7 @@ async def purge(session: AsyncSession, *, before: datetime) -> dict[str, int]:
     """Delete for good what went into the trash before a moment; returns counts by table.
 
     With a user go their posts, which were in the trash with them, the mails to them, and by
-    the foreign keys their sessions and roles. Sessions that expired before then go too.
+    the foreign keys their sessions, links and roles.
     """
     gone = select(User.id).where(User.deleted_at < before)
     counts = {}
@@ -31,8 +36,33 @@ async def purge(session: AsyncSession, *, before: datetime) -> dict[str, int]:
         ("posts", delete(Post).where((Post.deleted_at < before) | Post.author_id.in_(gone))),
         ("users", delete(User).where(User.deleted_at < before)),
         ("roles", delete(Role).where(Role.deleted_at < before)),
-        ("sessions", delete(LoginSession).where(LoginSession.expires_at < before)),
     ):
         result = await session.execute(statement, execution_options=_OPTIONS)
         counts[name] = cast("CursorResult[Any]", result).rowcount
     return counts
+
+
+# What expires, and when it is forgotten; with sessions go their refresh tokens.
+EXPIRING: dict[str, tuple[type[Base], Callable[[datetime], ColumnElement[bool]]]] = {
+    "sessions": (LoginSession, lambda before: LoginSession.expires_at < before),
+    # A used one that comes back tells of a thief, however short a time the trash is kept.
+    "refresh tokens": (
+        RefreshToken,
+        lambda before: RefreshToken.used_at < min(before, utc_now() - _REUSE_TOLD),
+    ),
+    "links": (OneTimeToken, lambda before: OneTimeToken.expires_at < before),
+    # Of no use to anybody from then on, and a copy of what is kept elsewhere.
+    "idempotency keys": (IdempotencyKey, lambda _: IdempotencyKey.expires_at < utc_now()),
+}
+
+
+async def forget(session: AsyncSession, *, name: str, before: datetime) -> int:
+    """Delete what expired before a moment, of one kind of EXPIRING; returns how many.
+
+    No more than BATCH at once: the growth of months may take longer than a statement may.
+    """
+    model, has_expired = EXPIRING[name]
+    (key,) = inspect(model).primary_key
+    keys = list(await session.scalars(select(key).where(has_expired(before)).limit(BATCH)))
+    result = await session.execute(delete(model).where(key.in_(keys)), execution_options=_OPTIONS)
+    return cast("CursorResult[Any]", result).rowcount

@@ -1,6 +1,27 @@
 """The tables. Importing this package registers all of them."""
 
-from app.models import outbox, posts, roles, sessions, tags, users
+from app.models import (
+    audit,
+    idempotency,
+    one_time_tokens,
+    outbox,
+    posts,
+    roles,
+    sessions,
+    tags,
+    users,
+)
 from app.models.base import Base
 
-__all__ = ["Base", "outbox", "posts", "roles", "sessions", "tags", "users"]
+__all__ = [
+    "Base",
+    "audit",
+    "idempotency",
+    "one_time_tokens",
+    "outbox",
+    "posts",
+    "roles",
+    "sessions",
+    "tags",
+    "users",
+]

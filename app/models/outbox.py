@@ -20,6 +20,14 @@ class MailKind(StrEnum):
     """Which mail it is; its texts are `mail.<kind>` in `app/locales/`."""
 
     welcome = "welcome"
+    session_reused = "session_reused"
+    verify_email = "verify_email"
+    invitation = "invitation"
+    password_reset = "password_reset"  # noqa: S105 no secret
+    password_changed = "password_changed"  # noqa: S105 no secret
+    email_change = "email_change"
+    email_change_notice = "email_change_notice"
+    email_changed = "email_changed"
 
 
 class MailState(StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import Computed, Index, String, UniqueConstraint
-from sqlalchemy.orm import Mapped, mapped_column, query_expression, relationship
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.core.permissions import ADMIN_ROLE, SYSTEM_ROLES, Permission
 from app.models.base import (
@@ -47,10 +47,6 @@ class Role(Row, SoftDelete):
         Computed("CASE WHEN deleted_at IS NULL THEN name END", persisted=True),
     )
     description: Mapped[str] = mapped_column(String(MAX_DESCRIPTION), default="")
-
-    # How many live users have it; filled in by the statements that show it. Kept over a flush:
-    # nothing could read it again.
-    user_count: Mapped[int | None] = query_expression(expire_on_flush=False)
 
     granted: Mapped[list[RolePermission]] = relationship(
         lazy="raise", cascade="all, delete-orphan", passive_deletes=True

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from app.models.base import MARIADB_TABLE, Base, BigId, exact_text, reference
 
 MAX_TAG = 50
+MAX_TAGS = 20  # of one post
 
 
 class Tag(Base):

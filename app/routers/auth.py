@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, BackgroundTasks, Depends, Form, Response
+from fastapi import APIRouter, Depends, Form, Response
 
-from app.core.exceptions import EmailTaken, InvalidCredentials, RegistrationDisabled
-from app.crud import auth, sessions, users
-from app.models.users import User
+from app.core.exceptions import (
+    EmailTaken,
+    InvalidCredentials,
+    InvalidRefreshToken,
+    RegistrationDisabled,
+)
+from app.crud import accounts, auth, users
+from app.models.users import email_key
+from app.quotas import Door, Whom
+from app.routers.creating import PublicCreation, made
 from app.routers.deps import (
     API,
-    CurrentCaller,
+    MAILS,
     DatabaseDep,
-    DispatcherDep,
     PasswordsDep,
     SessionDep,
     SettingsDep,
     TokensDep,
 )
+from app.routers.doors import LoginAttempt, RegisterAttempt
+from app.routers.lists import Json
 from app.routers.responses import problems
+from app.routers.sessions import refresh, token_answer
 from app.schemas import auth as schemas
 from app.schemas import users as user_schemas
 
@@ -36,50 +45,59 @@ async def _registration_enabled(settings: SettingsDep) -> None:
     status_code=201,
     response_model=user_schemas.User,
     responses=problems(EmailTaken, RegistrationDisabled),
-    dependencies=[Depends(_registration_enabled)],
+    dependencies=[Depends(_registration_enabled), MAILS],
 )
 async def register(
+    creation: PublicCreation,
+    attempt: RegisterAttempt,
     data: user_schemas.Registration,
     session: SessionDep,
     passwords: PasswordsDep,
     settings: SettingsDep,
-    response: Response,
-    background: BackgroundTasks,
-    dispatcher: DispatcherDep,
-) -> User:
-    """Make an account. A welcome mail follows."""
-    user = await users.register(
-        session, data=data, passwords=passwords, policy=settings.password_policy
-    )
-    response.headers["Location"] = f"{API}/users/{user.id}"
-    background.add_task(dispatcher.wake)
-    return user
+) -> Response:
+    """Make an account. A welcome mail follows, with a link that confirms the address."""
+    policy, keys = settings.password_policy, settings.keys
+
+    await creation.take_turn(attempt.claim)
+
+    async def make() -> Json:
+        await attempt.spend(Whom.address, email_key(data.email))
+        user = await users.register(
+            session, data=data, passwords=passwords, policy=policy, keys=keys
+        )
+        await attempt.trust(user.id)
+        creation.belongs_to(user.id)
+        shown = await accounts.show_all(session, user_id=user.id)
+        return made(shown, at=f"{API}/users/{user.id}")
+
+    return await creation.within(session, make)
 
 
-@router.post("/login", response_model=schemas.Token, responses=problems(InvalidCredentials))
+@router.post("/login", responses=problems(InvalidCredentials, InvalidRefreshToken))
 async def login(
+    attempt: LoginAttempt,
     form: Annotated[schemas.LoginForm, Form()],
     database: DatabaseDep,
     passwords: PasswordsDep,
     tokens: TokensDep,
     settings: SettingsDep,
 ) -> schemas.Token:
-    """Log in with e-mail (`username`) and password, as the OAuth2 password grant does."""
-    login = await auth.log_in(
+    """Log in with e-mail (`username`) and password, as the OAuth2 password grant does.
+
+    This is the token endpoint of OAuth2 clients: with `grant_type=refresh_token` (RFC 6749 §6) it
+    does what `POST /api/v1/auth/refresh` does.
+    """
+    if form.grant_type == "refresh_token":
+        await attempt.move_to(Door.refresh)
+        given = schemas.Refresh(refresh_token=form.refresh_token)
+        return await refresh(given, database, tokens, settings)
+    grant = await auth.log_in(
         database,
         passwords=passwords,
+        attempt=attempt,
         email=form.username,
         password=form.password,
+        idle_days=settings.refresh_token_days,
         days=settings.session_days,
     )
-    return schemas.Token(
-        access_token=tokens.issue(user_id=login.user_id, session_id=login.id),
-        token_type="bearer",  # noqa: S106 no secret
-        expires_in=tokens.lifetime_seconds,
-    )
-
-
-@router.post("/logout", status_code=204)
-async def logout(caller: CurrentCaller, session: SessionDep) -> None:
-    """End this session at once."""
-    await sessions.end(session, session_id=caller.session_id)
+    return token_answer(tokens, grant)

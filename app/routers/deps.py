@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Path, Request, Response, Security
+from fastapi import BackgroundTasks, Depends, Path, Request, Security
 from fastapi.security import OAuth2PasswordBearer, SecurityScopes
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
@@ -14,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import Settings
 from app.core.context import request_context
-from app.core.exceptions import InvalidToken, PreconditionFailed, Unauthenticated
+from app.core.exceptions import InvalidToken, Unauthenticated
 from app.core.permissions import (
     Caller,
     Permission,
@@ -23,7 +24,7 @@ from app.core.permissions import (
     require_may_manage,
 )
 from app.core.security import AccessTokens, Passwords
-from app.crud import posts, roles, users
+from app.crud import accounts, posts, roles, users
 from app.crud.pages import Pages
 from app.crud.sessions import Identities
 from app.database import Database
@@ -31,8 +32,10 @@ from app.models.posts import Post
 from app.models.roles import Role
 from app.models.users import User
 from app.reading import Reader
+from app.routers.etags import IfMatch, etag, require_match, require_shown
 from app.schemas.base import MAX_ID
-from app.tasks.dispatcher import Dispatcher
+from app.tasks.engine import Engine
+from app.writing import Writer
 
 API = "/api/v1"
 
@@ -61,7 +64,7 @@ SettingsDep = Annotated[Settings, _of_app("settings")]
 DatabaseDep = Annotated[Database, _of_app("database")]
 PasswordsDep = Annotated[Passwords, _of_app("passwords")]
 TokensDep = Annotated[AccessTokens, _of_app("tokens")]
-DispatcherDep = Annotated[Dispatcher, _of_app("dispatcher")]
+DispatcherDep = Annotated[Engine, _of_app("dispatcher")]
 
 
 def pages_of(request: Request) -> Pages:
@@ -73,6 +76,20 @@ def pages_of(request: Request) -> Pages:
 def reader_of(request: Request) -> Reader:
     """What reads rows."""
     return pages_of(request).reader
+
+
+def writer_of(request: Request) -> Writer:
+    """What gives a function a transaction."""
+    found: Writer = request.app.state.writer
+    return found
+
+
+async def _wake(background: BackgroundTasks, dispatcher: DispatcherDep) -> None:
+    background.add_task(dispatcher.wake)
+
+
+# For an operation that writes mails: they are looked for once it was answered.
+MAILS = Depends(_wake)
 
 
 # --- The session -----------------------------------------------------------------------------
@@ -92,7 +109,7 @@ SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
 # --- The caller ------------------------------------------------------------------------------
 
 
-class _Identified(OAuth2PasswordBearer):
+class Identified(OAuth2PasswordBearer):
     """Who is asking; None without credentials. Bad credentials are refused, never ignored.
 
     Looked up before the request's transaction begins: no lock is held, and no second
@@ -102,6 +119,7 @@ class _Identified(OAuth2PasswordBearer):
     def __init__(self) -> None:
         super().__init__(
             tokenUrl=f"{API}/auth/login",
+            refreshUrl=f"{API}/auth/login",
             scheme_name="OAuth2",
             description="Log in with e-mail and password; the permissions are those of your roles.",
         )
@@ -121,7 +139,7 @@ class _Identified(OAuth2PasswordBearer):
         return caller
 
 
-class _Gate(_Identified):
+class Gate(Identified):
     """The one gate: an authenticated caller who holds any of the permissions asked for."""
 
     async def __call__(  # type: ignore[override]  # FastAPI hands it the scopes
@@ -135,68 +153,87 @@ class _Gate(_Identified):
         return caller
 
 
-_gate = _Gate()
-MaybeCaller = Annotated[Caller | None, Depends(_Identified())]
+_gate = Gate()
+MaybeCaller = Annotated[Caller | None, Depends(Identified())]
 
 
-def _who_may(*permissions: Permission) -> Any:
-    return Security(_gate, scopes=[*permissions])
+def who_may(*permissions: Permission, gate: Gate = _gate) -> Any:
+    """The dependency that lets those through who hold any of these."""
+    return Security(gate, scopes=[*permissions])
 
 
-CurrentCaller = Annotated[Caller, _who_may()]
-UsersReader = Annotated[Caller, _who_may(Permission.users_read)]
-UsersWriter = Annotated[Caller, _who_may(Permission.users_write)]
-RolesReader = Annotated[Caller, _who_may(Permission.roles_read)]
-RolesWriter = Annotated[Caller, _who_may(Permission.roles_write)]
-RolesAssigner = Annotated[Caller, _who_may(Permission.roles_assign)]
-PostsWriter = Annotated[Caller, _who_may(Permission.posts_write)]
-PostsEditor = Annotated[Caller, _who_may(Permission.posts_write, Permission.posts_moderate)]
-OutboxReader = Annotated[Caller, _who_may(Permission.outbox_read)]
-OutboxWriter = Annotated[Caller, _who_may(Permission.outbox_write)]
+CurrentCaller = Annotated[Caller, who_may()]
+UsersReader = Annotated[Caller, who_may(Permission.users_read)]
+UsersWriter = Annotated[Caller, who_may(Permission.users_write)]
+RolesReader = Annotated[Caller, who_may(Permission.roles_read)]
+RolesWriter = Annotated[Caller, who_may(Permission.roles_write)]
+RolesAssigner = Annotated[Caller, who_may(Permission.roles_assign)]
+PostsWriter = Annotated[Caller, who_may(Permission.posts_write)]
+PostsEditor = Annotated[Caller, who_may(Permission.posts_write, Permission.posts_moderate)]
+AuditReader = Annotated[Caller, who_may(Permission.audit_read)]
+OutboxReader = Annotated[Caller, who_may(Permission.outbox_read)]
+OutboxWriter = Annotated[Caller, who_may(Permission.outbox_write)]
 
 
 # --- Rows: unknown or invisible is 404, visible but not yours is 403 -------------------------
 
 
-IfMatch = Annotated[str | None, Header(description="The post's `ETag`.")]
-
-
 async def _post_for_update(
-    post_id: Id, session: SessionDep, caller: PostsEditor, if_match: IfMatch = None
+    post_id: Id, session: SessionDep, caller: PostsEditor, if_match: IfMatch
 ) -> Post:
     post = await posts.get_for_update(session, caller=caller, post_id=post_id)
     require_may_edit(caller, post)
-    _require_match(if_match, post)
+    require_match(if_match, etag(post.version))
     return post
 
 
 async def _post_for_restore(
-    post_id: Id, session: SessionDep, caller: PostsEditor, if_match: IfMatch = None
+    post_id: Id, session: SessionDep, caller: PostsEditor, if_match: IfMatch
 ) -> Post:
     post = await posts.get_for_restore(session, caller=caller, post_id=post_id)
     require_may_edit(caller, post)
-    _require_match(if_match, post)
+    require_match(if_match, etag(post.version))
     return post
 
 
-async def _managed_user(user_id: Id, session: SessionDep, caller: UsersWriter) -> User:
+async def _managed_user(
+    user_id: Id, session: SessionDep, caller: UsersWriter, if_match: IfMatch
+) -> User:
     user = await users.get_for_update(session, user_id=user_id)
     require_may_manage(caller, user.permissions)
+    await require_shown(if_match, partial(accounts.show, session, caller=caller, user_id=user_id))
     return user
 
 
-async def _deleted_user(user_id: Id, session: SessionDep, caller: UsersWriter) -> User:
+async def _deleted_user(
+    user_id: Id, session: SessionDep, caller: UsersWriter, if_match: IfMatch
+) -> User:
     user = await users.get_for_update(session, user_id=user_id, include_deleted=True)
     require_may_manage(caller, user.permissions)
+    await require_shown(if_match, partial(accounts.show, session, caller=caller, user_id=user_id))
     return user
 
 
-async def _me_for_update(session: SessionDep, caller: CurrentCaller) -> User:
+async def _me(session: SessionDep, caller: CurrentCaller) -> User:
     return await users.get_for_update(session, user_id=caller.user_id)
 
 
-async def _role_for_update(role_id: Id, session: SessionDep, _: RolesWriter) -> Role:
-    return await roles.get_for_update(session, role_id=role_id)
+MyAccount = Annotated[User, Depends(_me)]
+
+
+async def _me_for_update(
+    user: MyAccount, session: SessionDep, caller: CurrentCaller, if_match: IfMatch
+) -> User:
+    await require_shown(if_match, partial(accounts.show_me, session, caller=caller))
+    return user
+
+
+async def _role_for_update(
+    role_id: Id, session: SessionDep, _: RolesWriter, if_match: IfMatch
+) -> Role:
+    role = await roles.get_for_update(session, role_id=role_id)
+    await require_shown(if_match, partial(roles.show, session, role_id=role_id))
+    return role
 
 
 PostForUpdate = Annotated[Post, Depends(_post_for_update)]
@@ -210,25 +247,6 @@ RoleForUpdate = Annotated[Role, Depends(_role_for_update)]
 # --- Headers ---------------------------------------------------------------------------------
 
 
-def etag(version: int) -> str:
-    """The entity tag of a version of a row."""
-    return f'"{version}"'
-
-
-def _require_match(if_match: str | None, post: Post) -> None:
-    """RFC 9110 §13.1.1: any of the listed tags, or `*`."""
-    if if_match is None:
-        return
-    given = {tag.strip() for tag in if_match.split(",")}
-    if not given & {"*", etag(post.version)}:
-        raise PreconditionFailed
-
-
 def location(request: Request, row_id: int) -> str:
     """Where a new row of this collection is."""
     return f"{request.url.path}/{row_id}"
-
-
-def created(request: Request, response: Response, row_id: int) -> None:
-    """Say where a new row is."""
-    response.headers["Location"] = location(request, row_id)

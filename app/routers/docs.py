@@ -11,21 +11,16 @@ import fastapi_offline
 from fastapi import APIRouter
 from fastapi import Path as PathParam
 from fastapi.staticfiles import StaticFiles
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from app.core import i18n
 from app.core.context import request_context
 from app.core.exceptions import AppError, NotFound, all_errors
-from app.routers.responses import example
+from app.routers.html import page
+from app.routers.responses import SHOWN, example
 
 _APP = Path(__file__).parent.parent
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(_APP / "templates"),
-    autoescape=select_autoescape(),
-    undefined=StrictUndefined,
-)
 # Scripts only from here, none inline. Both viewers set styles from script and draw with data:
 # images; ReDoc searches in a worker made of a blob.
 _DOCS_CSP = (
@@ -64,13 +59,13 @@ own_assets = Assets(directory=_APP / "static")
 @docs_router.get("/docs")
 async def swagger_ui() -> HTMLResponse:
     """The API docs, to try every operation out."""
-    return _page("swagger.html", csp=_DOCS_CSP)
+    return page("swagger.html", csp=_DOCS_CSP)
 
 
 @docs_router.get("/redoc")
 async def redoc() -> HTMLResponse:
     """The API docs, to read."""
-    return _page("redoc.html", csp=_DOCS_CSP)
+    return page("redoc.html", csp=_DOCS_CSP)
 
 
 @docs_router.get("/static/vendor/redoc.standalone.js")
@@ -92,7 +87,7 @@ async def list_errors() -> HTMLResponse:
     """Every error code with its meaning."""
     texts = i18n.find(request_context().locale, "errors")
     errors = [(kind, texts[code]) for code, kind in sorted(_ERRORS.items())]
-    return _page("errors.html", csp=_PAGE_CSP, errors=errors)
+    return page("errors.html", csp=_PAGE_CSP, errors=errors, shown=SHOWN)
 
 
 @errors_router.get("/errors/{code}")
@@ -102,21 +97,6 @@ async def explain_error(code: Annotated[str, PathParam(max_length=64)]) -> HTMLR
     if kind is None:
         raise NotFound
     locale = request_context().locale
-    shown = json.dumps(example(kind, locale), indent=2, ensure_ascii=False)
+    body = json.dumps(example(kind, locale), indent=2, ensure_ascii=False)
     texts = i18n.find(locale, "errors", code)
-    return _page("error.html", csp=_PAGE_CSP, kind=kind, texts=texts, example=shown)
-
-
-def _page(template: str, *, csp: str, **values: Any) -> HTMLResponse:
-    locale = request_context().locale
-    body = _TEMPLATES.get_template(template).render(
-        locale=locale, labels=i18n.find(locale, "pages"), **values
-    )
-    return HTMLResponse(
-        body,
-        headers={
-            "Content-Security-Policy": csp,
-            "Content-Language": locale,
-            "Vary": "Accept-Language",
-        },
-    )
+    return page("error.html", csp=_PAGE_CSP, kind=kind, texts=texts, example=body, shown=SHOWN)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode
@@ -14,6 +14,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from app.crud.pages import PageOf
+from app.routers.etags import etag_of
 from app.schemas.pages import PageQuery
 
 T = TypeVar("T", bound=PageQuery)
@@ -37,6 +38,16 @@ class Json(Response):
         self, content: Any, headers: dict[str, str] | None = None, status_code: int = 200
     ) -> None:
         super().__init__(to_json(content), status_code=status_code, headers=headers)
+
+    @classmethod
+    def tagged(
+        cls, shown: Mapping[str, Any], headers: dict[str, str] | None = None, status_code: int = 200
+    ) -> Json:
+        """The response that shows a resource, with the entity tag of what it shows."""
+        response = cls(shown, headers, status_code)
+        tag = etag_of(bytes(response.body))
+        response.raw_headers.append((b"etag", tag.encode()))
+        return response
 
 
 class Parsed(Generic[T]):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, BackgroundTasks, Request
+from fastapi import APIRouter, Request
 
 from app.core.exceptions import MailAlreadySent
 from app.crud import outbox
 from app.routers.deps import (
     API,
-    DispatcherDep,
+    MAILS,
     Id,
     OutboxReader,
     OutboxWriter,
@@ -42,16 +42,14 @@ async def list_mails(
     status_code=202,
     response_model=schemas.Mail,
     responses=problems(MailAlreadySent),
+    dependencies=[MAILS],
 )
 async def retry_mail(
     mail_id: Id,
     _: OutboxWriter,
     session: SessionDep,
     settings: SettingsDep,
-    background: BackgroundTasks,
-    dispatcher: DispatcherDep,
 ) -> schemas.Mail:
     """Try a mail again, at once and with all its attempts."""
     mail = await outbox.retry(session, mail_id=mail_id)
-    background.add_task(dispatcher.wake)
     return describe(mail, settings)

@@ -9,23 +9,24 @@ from fastapi import APIRouter, Request, Response
 from app.core.exceptions import AuthorDeleted, PreconditionFailed
 from app.crud import posts
 from app.models.posts import Post, PostStatus
+from app.routers.creating import PostCreation, made
 from app.routers.deps import (
     API,
     Id,
     MaybeCaller,
     PostForRestore,
     PostForUpdate,
-    PostsWriter,
     SessionDep,
-    etag,
     location,
     pages_of,
     reader_of,
 )
+from app.routers.etags import etag
 from app.routers.lists import Json, listed, parsed
 from app.routers.responses import problems
 from app.schemas import posts as schemas
 from app.schemas.pages import Page
+from app.writing import Unit
 
 router = APIRouter(prefix=f"{API}/posts", tags=["posts"])
 _STALE = problems(PreconditionFailed)
@@ -43,12 +44,15 @@ async def list_posts(caller: MaybeCaller, query: PostQuery, request: Request) ->
 
 @router.post("", status_code=201, response_model=schemas.Post)
 async def create_post(
-    data: schemas.PostCreate, caller: PostsWriter, session: SessionDep, request: Request
-) -> Json:
+    data: schemas.PostCreate, creation: PostCreation, request: Request
+) -> Response:
     """Write a post."""
-    post = await posts.create(session, caller=caller, data=data)
-    headers = {"Location": location(request, post["id"]), "ETag": etag(post["version"])}
-    return Json(post, headers, status_code=201)
+
+    def write(unit: Unit) -> Json:
+        post = posts.create(unit, caller=creation.caller, data=data)
+        return made(post, at=location(request, post["id"]), tag=etag(post["version"]))
+
+    return await creation.run(write)
 
 
 @router.get("/{post_id}", response_model=schemas.Post, openapi_extra={"security": [{}]})

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.core.exceptions import AppError, Invalid
+from app.core.exceptions import AppError, IdempotencyKeyReused, Invalid, NotReady
 from app.core.i18n import text
 from app.core.permissions import Permission
 from app.core.problems import MEDIA_TYPE
 from app.schemas.problems import Problem, ValidationProblem
+
+# What fills the placeholders of an example.
+SHOWN = {"permission": Permission.users_read, "seconds": 30, "parts": "database"}
 
 
 def problems(*errors: type[AppError]) -> dict[int | str, dict[str, Any]]:
@@ -20,7 +23,8 @@ def problems(*errors: type[AppError]) -> dict[int | str, dict[str, Any]]:
 
 
 def _documented(kinds: list[type[AppError]]) -> dict[str, Any]:
-    model = ValidationProblem if Invalid in kinds else Problem
+    invalid = all(issubclass(kind, Invalid) for kind in kinds)
+    model = ValidationProblem if invalid else Problem
     return {
         "description": " · ".join(f"`{kind.code}`" for kind in kinds),
         "content": {
@@ -38,13 +42,15 @@ def example(kind: type[AppError], locale: str = "en") -> dict[str, Any]:
         "type": f"/errors/{kind.code}",
         "title": text(locale, "errors", kind.code, "title"),
         "status": kind.status,
-        "detail": text(locale, "errors", kind.code, "detail", permission=Permission.users_read),
+        "detail": text(locale, "errors", kind.code, "detail", **SHOWN),
         "code": kind.code,
-        "instance": "/api/v1/users",
+        "instance": "/health/ready" if kind is NotReady else "/api/v1/users",
         "request_id": "0f8fad5bd9cb469fa16570867728950e",
     }
-    if kind is Invalid:
-        defect = "email_invalid"
+    if issubclass(kind, Invalid):
+        field, defect = ("email", "email_invalid")
+        if kind is IdempotencyKeyReused:
+            field, defect = ("Idempotency-Key", kind.code)
         message = text(locale, "validation", defect)
-        shown["errors"] = [{"field": "email", "message": message, "type": defect}]
+        shown["errors"] = [{"field": field, "message": message, "type": defect}]
     return shown

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 
-from app.core.exceptions import RoleNameTaken, SystemRole
-from app.crud import permissions, roles, users
-from app.models.roles import Role
+from app.core.exceptions import PreconditionFailed, RoleNameTaken, SystemRole
+from app.crud import accounts, permissions, roles
+from app.routers.creating import RoleCreation, made
 from app.routers.deps import (
     API,
     Id,
@@ -16,7 +16,7 @@ from app.routers.deps import (
     RolesReader,
     RolesWriter,
     SessionDep,
-    created,
+    location,
     pages_of,
     reader_of,
 )
@@ -49,37 +49,40 @@ async def list_roles(_: RolesReader, query: RoleQuery, request: Request) -> Json
     "/roles", status_code=201, response_model=schemas.Role, responses=problems(RoleNameTaken)
 )
 async def create_role(
-    data: schemas.RoleCreate,
-    caller: RolesWriter,
-    session: SessionDep,
-    request: Request,
-    response: Response,
-) -> Role:
+    data: schemas.RoleCreate, creation: RoleCreation, session: SessionDep, request: Request
+) -> Response:
     """Make a role, out of permissions you hold yourself."""
-    role = await roles.create(session, caller=caller, data=data)
-    created(request, response, role.id)
-    return role
+
+    async def make() -> Json:
+        role = await roles.create(session, caller=creation.caller, data=data)
+        return made(await roles.show(session, role_id=role.id), at=location(request, role.id))
+
+    return await creation.within(session, make)
 
 
 @router.get("/roles/{role_id}", response_model=schemas.Role)
 async def get_role(role_id: Id, _: RolesReader, request: Request) -> Json:
     """Read a role."""
-    return Json(await roles.read(reader_of(request), role_id=role_id))
+    return Json.tagged(await roles.read(reader_of(request), role_id=role_id))
 
 
 @router.patch(
     "/roles/{role_id}",
     response_model=schemas.Role,
-    responses=problems(RoleNameTaken, SystemRole),
+    responses=problems(RoleNameTaken, SystemRole, PreconditionFailed),
 )
 async def update_role(
     data: schemas.RoleUpdate, role: RoleForUpdate, caller: RolesWriter, session: SessionDep
-) -> Role:
-    """Change a role; for those who have it, from their next request on."""
-    return await roles.update(session, caller=caller, role=role, data=data)
+) -> Json:
+    """Change a role; for those who have it, from their next request on. With `If-Match` only if
+    it is still as it was read."""
+    await roles.update(session, caller=caller, role=role, data=data)
+    return Json.tagged(await roles.show(session, role_id=role.id))
 
 
-@router.delete("/roles/{role_id}", status_code=204, responses=problems(SystemRole))
+@router.delete(
+    "/roles/{role_id}", status_code=204, responses=problems(SystemRole, PreconditionFailed)
+)
 async def delete_role(role: RoleForUpdate, caller: RolesWriter, session: SessionDep) -> None:
     """Delete a role and take it from everybody who has it."""
     await roles.soft_delete(session, caller=caller, role=role)
@@ -90,5 +93,7 @@ async def list_role_users(
     role_id: Id, caller: RolesReader, query: MemberQuery, request: Request
 ) -> Json:
     """List the users who have a role."""
-    page = await users.list_members(pages_of(request), caller=caller, role_id=role_id, query=query)
+    page = await accounts.list_members(
+        pages_of(request), caller=caller, role_id=role_id, query=query
+    )
     return listed(request, page)

@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 
-from app.core.exceptions import EmailTaken, LastAdmin, WrongCurrentPassword
-from app.crud import posts, roles, users
-from app.models.users import User
+from app.core.exceptions import (
+    EmailTaken,
+    LastAdmin,
+    PreconditionFailed,
+    WrongCurrentPassword,
+)
+from app.crud import accounts, credentials, posts, roles, users
+from app.routers.creating import UserCreation, made
 from app.routers.deps import (
     API,
+    MAILS,
     CurrentCaller,
-    DatabaseDep,
     Id,
     MaybeCaller,
     MeForUpdate,
-    PasswordsDep,
     RolesAssigner,
     SessionDep,
+    SettingsDep,
     UserForRestore,
     UserForUpdate,
     UsersReader,
     UsersWriter,
-    created,
+    location,
     pages_of,
     reader_of,
 )
+from app.routers.doors import Confirming
+from app.routers.etags import IfMatch, require_shown
 from app.routers.lists import Json, listed, parsed
 from app.routers.responses import problems
 from app.schemas import auth as auth_schemas
 from app.schemas import posts as post_schemas
+from app.schemas import recovery as recovery_schemas
 from app.schemas import roles as role_schemas
 from app.schemas import users as schemas
 from app.schemas.pages import Page
 
 router = APIRouter(prefix=f"{API}/users", tags=["users"])
+_STALE = problems(PreconditionFailed)
 UserQuery = Annotated[schemas.UserQuery, parsed(schemas.UserQuery)]
 UserPostQuery = Annotated[post_schemas.UserPostQuery, parsed(post_schemas.UserPostQuery)]
 RoleQuery = Annotated[role_schemas.RoleQuery, parsed(role_schemas.RoleQuery)]
@@ -44,79 +54,148 @@ RoleQuery = Annotated[role_schemas.RoleQuery, parsed(role_schemas.RoleQuery)]
 @router.get("/me", response_model=schemas.Me)
 async def get_me(caller: CurrentCaller, request: Request) -> Json:
     """Your account, with your roles and what they permit."""
-    return Json(await users.read_me(reader_of(request), caller=caller))
+    return Json.tagged(await accounts.read_me(reader_of(request), caller=caller))
 
 
-@router.patch("/me", response_model=schemas.Me)
-async def update_me(data: schemas.ProfileUpdate, user: MeForUpdate, session: SessionDep) -> User:
-    """Change your profile."""
-    return await users.update(session, user=user, data=data)
+@router.patch("/me", response_model=schemas.Me, responses=_STALE)
+async def update_me(
+    data: schemas.ProfileUpdate, user: MeForUpdate, caller: CurrentCaller, session: SessionDep
+) -> Json:
+    """Change your profile; with `If-Match` only if it is still as you read it."""
+    await users.update(session, user=user, data=data)
+    return Json.tagged(await accounts.show_me(session, caller=caller))
 
 
-@router.delete("/me", status_code=204, responses=problems(WrongCurrentPassword, LastAdmin))
+@router.delete(
+    "/me",
+    status_code=204,
+    responses=problems(WrongCurrentPassword, LastAdmin, PreconditionFailed),
+)
 async def delete_me(
+    confirmation: Confirming,
     data: auth_schemas.CurrentPassword,
     caller: CurrentCaller,
-    database: DatabaseDep,
     session: SessionDep,
-    passwords: PasswordsDep,
+    if_match: IfMatch,
 ) -> None:
     """Delete your account and your posts. You are logged out everywhere."""
-    await users.confirm_password(
-        database, passwords=passwords, user_id=caller.user_id, password=data.current_password
-    )
-    user = await users.get_for_update(session, user_id=caller.user_id)
+    user = await credentials.confirm(session, confirmation, current_password=data.current_password)
+    await require_shown(if_match, partial(accounts.show_me, session, caller=caller))
     await users.soft_delete(session, user=user)
+
+
+@router.put(
+    "/me/password",
+    status_code=204,
+    responses=problems(WrongCurrentPassword),
+    dependencies=[MAILS],
+)
+async def change_password(
+    confirmation: Confirming,
+    data: recovery_schemas.PasswordChange,
+    session: SessionDep,
+    settings: SettingsDep,
+) -> None:
+    """Change your password. You are logged out everywhere else."""
+    await credentials.change_password(
+        session,
+        confirmation,
+        policy=settings.password_policy,
+        current_password=data.current_password,
+        new_password=data.new_password,
+    )
+
+
+@router.put(
+    "/me/email",
+    status_code=202,
+    response_class=Response,
+    response_model=None,
+    responses=problems(WrongCurrentPassword),
+    dependencies=[MAILS],
+)
+async def change_email(
+    confirmation: Confirming,
+    data: recovery_schemas.EmailChange,
+    session: SessionDep,
+    settings: SettingsDep,
+) -> None:
+    """Ask for another address. It takes effect, and logs you out everywhere, when the link that
+    is mailed to it is used."""
+    await credentials.request_email_change(
+        session,
+        confirmation,
+        keys=settings.keys,
+        current_password=data.current_password,
+        new_email=data.new_email,
+    )
 
 
 @router.get("", response_model=Page[schemas.User])
 async def list_users(_: UsersReader, query: UserQuery, request: Request) -> Json:
     """List users; `deleted=true` shows the trash."""
-    return listed(request, await users.list_users(pages_of(request), query=query))
+    return listed(request, await accounts.list_users(pages_of(request), query=query))
 
 
-@router.post("", status_code=201, response_model=schemas.User, responses=problems(EmailTaken))
+@router.post(
+    "",
+    status_code=201,
+    response_model=schemas.User,
+    responses=problems(EmailTaken),
+    dependencies=[MAILS],
+)
 async def create_user(
     data: schemas.UserCreate,
-    _: UsersWriter,
+    creation: UserCreation,
     session: SessionDep,
+    settings: SettingsDep,
     request: Request,
-    response: Response,
-) -> User:
-    """Make an account for somebody, without a password."""
-    user = await users.create(session, data=data)
-    created(request, response, user.id)
-    return user
+) -> Response:
+    """Make an account for somebody, without a password: a mail invites them to set one."""
+
+    async def make() -> Json:
+        user = await users.create(session, data=data, keys=settings.keys)
+        shown = await accounts.show_all(session, user_id=user.id)
+        return made(shown, at=location(request, user.id))
+
+    return await creation.within(session, make)
 
 
 @router.get("/{user_id}", response_model=schemas.User)
 async def get_user(user_id: Id, _: UsersReader, request: Request) -> Json:
     """Read a user."""
-    return Json(await users.read(reader_of(request), user_id=user_id))
+    return Json.tagged(await accounts.read(reader_of(request), user_id=user_id))
 
 
-@router.patch("/{user_id}", responses=problems(LastAdmin))
+@router.patch(
+    "/{user_id}",
+    response_model=schemas.ManagedUser,
+    responses=problems(LastAdmin, PreconditionFailed),
+)
 async def update_user(
     data: schemas.UserUpdate, user: UserForUpdate, caller: UsersWriter, session: SessionDep
-) -> schemas.ManagedUser:
-    """Change a user. Disabling one ends their sessions at once."""
-    changed = await users.update(session, user=user, data=data)
-    return users.shown_to(caller, schemas.ManagedUser.model_validate(changed))
+) -> Json:
+    """Change a user; with `If-Match` only if they are still as you read them. Disabling one ends
+    their sessions at once."""
+    await users.update(session, user=user, data=data)
+    return Json.tagged(await accounts.show(session, caller=caller, user_id=user.id))
 
 
-@router.delete("/{user_id}", status_code=204, responses=problems(LastAdmin))
+@router.delete("/{user_id}", status_code=204, responses=problems(LastAdmin, PreconditionFailed))
 async def delete_user(user: UserForUpdate, session: SessionDep) -> None:
     """Put a user and their posts in the trash and end their sessions."""
     await users.soft_delete(session, user=user)
 
 
-@router.post("/{user_id}/restore", responses=problems(EmailTaken))
-async def restore_user(
-    user: UserForRestore, caller: UsersWriter, session: SessionDep
-) -> schemas.ManagedUser:
+@router.post(
+    "/{user_id}/restore",
+    response_model=schemas.ManagedUser,
+    responses=problems(EmailTaken, PreconditionFailed),
+)
+async def restore_user(user: UserForRestore, caller: UsersWriter, session: SessionDep) -> Json:
     """Take a user out of the trash, with the posts that went in with them."""
-    restored = await users.restore(session, user=user)
-    return users.shown_to(caller, schemas.ManagedUser.model_validate(restored))
+    await users.restore(session, user=user)
+    return Json.tagged(await accounts.show(session, caller=caller, user_id=user.id))
 
 
 @router.get(

@@ -7,11 +7,10 @@ from typing import Annotated, Literal
 from pydantic import MISSING, AfterValidator, Field, StringConstraints
 
 from app.models.posts import MAX_CONTENT, MAX_TITLE, PostStatus
+from app.models.tags import MAX_TAGS
 from app.schemas.base import Input, Moment, Output, RowId, Storable
 from app.schemas.pages import PageQuery, Search
 from app.schemas.tags import TagName
-
-MAX_TAGS = 20
 
 
 def _unique(tags: list[str]) -> list[str]:

@@ -37,7 +37,8 @@ def _valid_email(value: str) -> str:
         found = validate_email(value.strip(), check_deliverability=False)
     except EmailNotValidError:
         raise PydanticCustomError("email_invalid", "not an e-mail address") from None
-    if len(email_key(found.normalized)) > MAX_EMAIL:
+    # What reads as an encoded word (RFC 2047) can stand in no header: no mail would ever arrive.
+    if "=?" in found.normalized or len(email_key(found.normalized)) > MAX_EMAIL:
         raise PydanticCustomError("email_invalid", "not an e-mail address")
     return found.normalized
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from email.headerregistry import Address
@@ -18,10 +19,21 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from app.config import Settings, SmtpTls
 from app.core import i18n
+from app.crud import one_time
+from app.crud.outbox import Failure
+from app.models.one_time_tokens import Purpose
 from app.models.outbox import Mail, MailState
 from app.schemas import outbox as schemas
 
 _FAREWELL_SECONDS = 1
+# Where the link of a mail leads; app/routers/account.py serves these pages.
+PAGES = {
+    Purpose.verify_email: "verify-email",
+    Purpose.change_email: "change-email",
+    Purpose.reset_password: "reset-password",
+    Purpose.invitation: "invitation",
+}
+_LIKE_A_LINK = re.compile(r"[/\\:@]|www\.|\.[a-z]{2}", re.IGNORECASE)
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent.parent / "templates" / "mail"),
     autoescape=select_autoescape(),
@@ -31,12 +43,12 @@ _TEMPLATES = Environment(
 )
 
 
-class Unreachable(Exception):
-    """The mail server cannot be reached: no fault of the mail."""
+class NotSent(Exception):
+    """The mail server has not taken a mail, or did not say that it has."""
 
-
-class Refused(Exception):
-    """The mail server did not take this mail, or did not say that it has."""
+    def __init__(self, failure: Failure, reason: str) -> None:
+        super().__init__(reason)
+        self.failure = failure
 
 
 @dataclass(frozen=True)
@@ -49,28 +61,45 @@ class Rendered:
 
 
 class Mailer(Protocol):
-    """Takes a message on its way. Raises Unreachable or Refused."""
+    """Takes a message on its way, or raises NotSent."""
 
     async def send(self, message: EmailMessage) -> None: ...
 
 
-def render(mail: Mail, *, public_url: str) -> Rendered:
-    """The subject and both bodies of a mail."""
+def render(mail: Mail, settings: Settings) -> Rendered:
+    """The subject and both bodies of a mail. Its link, if it has one, is made here and now."""
     texts = i18n.find(mail.locale, "mail", mail.kind)
     common = i18n.find(mail.locale, "mail", "common")
-    values = {**mail.values, "public_url": public_url}
+    link = _link(mail, settings)
+    values = {**mail.values, "public_url": settings.public_url, "link": link or common["no_link"]}
+    # Anybody may call themselves a link, and have strangers mailed.
+    if _LIKE_A_LINK.search(mail.values.get("name", "")):
+        values["name"] = mail.recipient
     page = {
         "locale": mail.locale,
         "subject": texts["subject"].format(**values),
         "greeting": common["greeting"].format(**values),
         "paragraphs": [line.format(**values) for line in texts["paragraphs"]],
         "footer": common["footer"].format(**values),
+        "link": link,
     }
     return Rendered(
         subject=page["subject"],
         text=_TEMPLATES.get_template("message.txt").render(page),
         html=_TEMPLATES.get_template("message.html").render(page),
     )
+
+
+def _link(mail: Mail, settings: Settings) -> str | None:
+    """The link of a mail; None when it has none, or its key is not in use any more.
+
+    The token is its fragment: browsers send that to no server, so no log and no Referer has it.
+    """
+    token = one_time.token_of(settings.keys, mail.values)
+    if token is None:
+        return None
+    page = PAGES[Purpose(mail.values["purpose"])]
+    return f"{settings.public_url}/account/{page}#{token}"
 
 
 def message_id(mail: Mail, settings: Settings) -> str:
@@ -81,7 +110,7 @@ def message_id(mail: Mail, settings: Settings) -> str:
 
 def compose(mail: Mail, settings: Settings) -> EmailMessage:
     """The message of a mail: text and HTML, to exactly one recipient."""
-    rendered = render(mail, public_url=settings.public_url)
+    rendered = render(mail, settings)
     sender, sender_address = parseaddr(settings.mail_from)
     message = EmailMessage(policy=SMTP if mail.recipient.isascii() else SMTPUTF8)
     message["Message-ID"] = message_id(mail, settings)
@@ -111,7 +140,7 @@ def describe(mail: Mail, settings: Settings) -> schemas.Mail:
 
     With an SMTP server its texts stay hidden: they may hold links only the reader should use.
     """
-    rendered = render(mail, public_url=settings.public_url)
+    rendered = render(mail, settings)
     shown = settings.smtp_host is None
     return schemas.Mail(
         id=mail.id,
@@ -149,12 +178,22 @@ class SmtpMailer:
             with suppress(aiosmtplib.SMTPException, OSError):
                 await client.quit(timeout=_FAREWELL_SECONDS)
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
-            # A refused connection or login says nothing about the mail. Whatever goes wrong
-            # later may: the server may even have taken it, and must not be sent it for ever.
-            kind = Refused if is_connected else Unreachable
-            raise kind(_reason(error)) from error
+            failure = _failure(error) if is_connected else Failure.unreachable
+            raise NotSent(failure, _reason(error)) from error
         finally:
             # Not `async with client`: when cancelled, it would still wait for an answer to QUIT.
+            client.close()
+
+    async def greet(self) -> None:
+        """Connect and log in as for a mail, and hang up. Raises NotSent."""
+        client = self._client()
+        try:
+            async with asyncio.timeout(self._settings.smtp_timeout_seconds):
+                await client.connect()
+                await client.quit(timeout=_FAREWELL_SECONDS)
+        except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
+            raise NotSent(Failure.unreachable, _reason(error)) from error
+        finally:
             client.close()
 
     def _client(self) -> aiosmtplib.SMTP:
@@ -169,6 +208,19 @@ class SmtpMailer:
             start_tls=settings.smtp_tls is SmtpTls.starttls,
             timeout=settings.smtp_timeout_seconds,
         )
+
+
+def _failure(error: Exception) -> Failure:
+    """What an error says that came when the server was reached, and login done. Of one that is no
+    answer nobody knows: the server may have taken the mail, and must not be sent it for ever."""
+    match error:
+        case aiosmtplib.SMTPResponseException():
+            is_deferral = 400 <= error.code < 500  # noqa: PLR2004 RFC 5321 §4.2.1
+        case aiosmtplib.SMTPRecipientsRefused():
+            return _failure(error.recipients[0])
+        case _:
+            is_deferral = False
+    return Failure.deferred if is_deferral else Failure.refused
 
 
 def _reason(error: Exception) -> str:

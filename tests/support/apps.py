@@ -21,6 +21,10 @@ async def client_of(like: Client, data_dir: Path, **overrides: object) -> AsyncI
     settings = make_settings(like.app.state.settings.database_url, data_dir, **overrides)
     other = create_app(settings, passwords=Passwords(CHEAP))
     transport = httpx2.ASGITransport(app=other)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://testserver") as http:
-        yield Client(http, other, like.contract)
-    await other.state.database.dispose()
+    try:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://testserver") as http:
+            yield Client(http, other, like.contract)
+    finally:
+        await other.state.gate.close()
+        await other.state.readiness.close()
+        await other.state.database.dispose()

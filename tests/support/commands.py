@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,8 +30,13 @@ def command_settings(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[
 
     forget_settings(monkeypatch, folder)
     set_all(data_dir=folder, secret_key=SECRET)
-    with kept_logging():
-        yield set_all
+    before = os.umask(0o022)
+    os.umask(before)
+    try:
+        with kept_logging():
+            yield set_all
+    finally:
+        os.umask(before)
 
 
 async def invoke(*arguments: str, typed: str | None = None) -> Result:

@@ -121,6 +121,7 @@ HEADERS: dict[str, bytes] = {
 HEADER_NAMES = (
     *("Accept", "Accept-Encoding", "Accept-Language", "Authorization", "Content-Encoding"),
     *("Content-Length", "Content-Type", "Cookie", "Forwarded", "Host", "If-Match", "Origin"),
+    "Idempotency-Key",
     *("Range", "Transfer-Encoding", "User-Agent", "X-Forwarded-For", "X-Forwarded-Host"),
     *("X-HTTP-Method-Override", "X-Request-ID"),
 )

@@ -19,16 +19,19 @@ from typing import Any
 import httpx2
 import psycopg
 import pymysql
+import pytest
 import uvicorn
 from fastapi import FastAPI
-from sqlalchemy import event, select
+from sqlalchemy import event, func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 
+from app import sqlite
 from app.core.security import Passwords
 from app.database import Database
 from app.main import create_app
 from app.models import Base
+from app.models.outbox import Mail
 from tests.conftest import CHEAP, make_settings
 from tests.support.client import Client
 from tests.support.openapi import Contract
@@ -81,6 +84,7 @@ async def served_client(
         httpx2.AsyncClient(base_url=base_url, timeout=30, limits=limits) as http,
     ):
         yield Client(http, app, contract)
+    await app.state.readiness.close()
     await app.state.database.dispose()
 
 
@@ -137,10 +141,46 @@ def sabotaged_commits(
     for name, listener in listeners:
         event.listen(engine, name, listener)
     try:
-        yield sabotage
+        with _short_transactions(before_commit=sabotage.strike):
+            yield sabotage
     finally:
         for name, listener in listeners:
             event.remove(engine, name, listener)
+
+
+class _Watched:
+    """A connection of SQLite's driver that tells of each statement before it runs."""
+
+    def __init__(self, raw: sqlite3.Connection, before: Callable[[str], None]) -> None:
+        self._raw = raw
+        self._before = before
+
+    def execute(self, sql: str, arguments: Any = ()) -> sqlite3.Cursor:
+        self._before(sql)
+        return self._raw.execute(sql, arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+
+@contextmanager
+def _short_transactions(
+    *,
+    before: Callable[[str], None] = lambda _: None,
+    before_commit: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
+    """Watch what `writing.SqliteWriter` does past SQLAlchemy, and its events."""
+    original = sqlite.Connection.transaction
+
+    @asynccontextmanager
+    async def transaction(connection: sqlite.Connection) -> AsyncIterator[Any]:
+        async with original(connection) as raw:
+            yield _Watched(raw, before)
+            before_commit()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite.Connection, "transaction", transaction)
+        yield
 
 
 @contextmanager
@@ -159,9 +199,13 @@ def failing_writes(
         if statement.lstrip().upper().startswith(_WRITES):
             sabotage.strike()
 
+    def before(statement: str) -> None:
+        execute(None, statement)
+
     event.listen(engine, "do_execute", execute)
     try:
-        yield sabotage
+        with _short_transactions(before=before):
+            yield sabotage
     finally:
         event.remove(engine, "do_execute", execute)
 
@@ -240,3 +284,10 @@ async def dump(database: Database) -> dict[str, list[tuple[Any, ...]]]:
             found = (await session.execute(select(table))).all()
             rows[table.name] = sorted((tuple(row) for row in found), key=repr)
     return rows
+
+
+async def count_mails(database: Database, recipient: str) -> int:
+    """How many mails wait for, or went to, an address."""
+    async with database.begin(readonly=True) as session:
+        statement = select(func.count()).where(Mail.recipient == recipient)
+        return (await session.execute(statement)).scalar_one()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -9,15 +10,19 @@ import pytest
 from fastapi import FastAPI
 
 from app.config import Settings
+from app.crud import recovery
 from app.database import Database, connect
 from app.tasks.dispatcher import Dispatcher
 from app.tasks.mail import SmtpMailer
 from tests.conftest import make_settings
+from tests.support.client import Client, Person
 from tests.support.commands import SetEnv, command_settings
 from tests.support.delivery import delivering_to
 from tests.support.logs import Output, captured_logging
+from tests.support.people import newcomer
 from tests.support.settings import forget_settings
 from tests.support.smtp import Sink, running_sink
+from tests.support.trail import Since
 
 
 @pytest.fixture
@@ -25,6 +30,12 @@ def settings(app: FastAPI) -> Settings:
     """The settings of the app."""
     found: Settings = app.state.settings
     return found
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers to who forgot their password, without the wait for a beat that hides who they are."""
+    monkeypatch.setattr(recovery, "BEAT_SECONDS", 0.001)
 
 
 @pytest.fixture
@@ -78,3 +89,30 @@ def smtp(sink: Sink, database_url: str, tmp_path: Path) -> Settings:
 def dispatcher(database: Database, smtp: Settings) -> Dispatcher:
     """A dispatcher that has not been started."""
     return Dispatcher(database, SmtpMailer(smtp), smtp)
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@pytest.fixture
+def frozen_port() -> Iterator[int]:
+    """Takes connections, and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        yield port
+
+
+@pytest.fixture
+async def admin(client: Client) -> Person:
+    """An administrator, made past the API: nothing of it is in the audit trail."""
+    return await newcomer(client, roles=["admin", "user"])
+
+
+@pytest.fixture
+async def since(admin: Person) -> Since:
+    """The audit trail from now on."""
+    return await Since.now(admin)

@@ -9,10 +9,12 @@ from typing import Any
 
 from sqlalchemy import insert, select, update
 
+from app.models.audit import AuditAct, AuditEvent
 from app.models.base import utc_now
 from app.models.outbox import Mail, MailKind
 from app.models.posts import Post
 from app.models.roles import Role, RolePermission
+from app.models.sessions import LoginSession
 from app.models.tags import PostTag, Tag
 from app.models.users import User, UserRole, email_key
 from tests.support.client import Client, Person
@@ -98,15 +100,34 @@ async def fill(person: Person, number: int, *, prefix: str = "Row") -> None:
             for user_id in user_ids
         ]
         await session.execute(insert(Mail), mails)
+        now = utc_now()
+        logins = [
+            {"user_id": person.id, "last_used_at": now, "expires_at": now + timedelta(days=1)}
+            for _ in range(number)
+        ]
+        await session.execute(insert(LoginSession), logins)
+        events = [
+            {"act": AuditAct.user_registered, "actor_id": each, "details": {"n": each}}
+            for each in user_ids
+        ]
+        await session.execute(insert(AuditEvent), events)
 
 
 async def make_ties(person: Person) -> None:
     """Give rows of every table the same moments, three by three, the ids out of order."""
     start = utc_now() - timedelta(days=1)
     async with person.database.begin() as session:
-        for model in (User, Role, Post, Mail):
+        for model in (User, Role, Post, Mail, LoginSession):
             ids = list(await session.scalars(select(model.id).order_by(model.id)))
             for position, row_id in enumerate(ids):
                 moment = start - timedelta(seconds=position // 3, microseconds=position // 6)
                 changed = {"created_at": moment, "updated_at": moment}
+                if model is LoginSession:
+                    changed["last_used_at"] = moment
                 await session.execute(update(model).where(model.id == row_id).values(changed))
+        # Past the ORM, which changes no event.
+        events: Any = AuditEvent.__table__
+        for position, row_id in enumerate(await session.scalars(select(AuditEvent.id))):
+            moment = start - timedelta(seconds=position // 3, microseconds=position // 6)
+            changed_event = update(events).where(events.c.id == row_id)
+            await session.execute(changed_event.values(created_at=moment))

@@ -9,7 +9,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,13 @@ class Server:
         async with asyncio.timeout(PATIENCE_SECONDS):
             return await self.process.wait()
 
+    def end_children(self) -> int:
+        """kill -9 for the processes this one has made; how many they were."""
+        mine = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        for child in mine.split():
+            os.kill(int(child), signal.SIGKILL)
+        return len(mine.split())
+
     async def read_log(self) -> None:
         assert self.process.stdout is not None
         async for line in self.process.stdout:
@@ -76,24 +83,32 @@ class Server:
 @asynccontextmanager
 async def serving(cwd: Path, env: Mapping[str, str]) -> AsyncIterator[Server]:
     """A server that has started; killed at the end of the block if it still runs."""
-    process = await _start("serve", cwd=cwd, env=env)
+    async with running("serve", cwd=cwd, env=env) as server:
+        line = await server.logged("Uvicorn running on")
+        server.port = int(line["message"].partition("127.0.0.1:")[2].partition(" ")[0])
+        yield server
+
+
+@asynccontextmanager
+async def running(*arguments: str, cwd: Path, env: Mapping[str, str]) -> AsyncIterator[Server]:
+    """A command that goes on; killed at the end of the block, with the processes it has made."""
+    process = await _start(*arguments, cwd=cwd, env=env)
     server = Server(process)
     reader = asyncio.create_task(server.read_log())
     complaints = asyncio.create_task(_drain(process))
     try:
-        line = await server.logged("Uvicorn running on")
-        server.port = int(line["message"].partition("127.0.0.1:")[2].partition(" ")[0])
         yield server
     finally:
-        if process.returncode is None:
-            await server.end(signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
         await asyncio.gather(reader, complaints)
 
 
 async def _start(*arguments: str, cwd: Path, env: Mapping[str, str]) -> Process:
     command = (sys.executable, "-m", "app.cli", *arguments)
     return await asyncio.create_subprocess_exec(
-        *command, cwd=cwd, env=env, stdout=PIPE, stderr=PIPE
+        *command, cwd=cwd, env=env, stdout=PIPE, stderr=PIPE, start_new_session=True
     )
 
 

@@ -22,6 +22,9 @@ class Proxy:
     accepted: int = 0
     cut_off: int = 0
     held_back: int = 0
+    loses_answers_to: bytes | None = None
+    answers_lost: int = 0
+    _waits_for_answer: set[asyncio.StreamWriter] = field(default_factory=set)
     _server: asyncio.Server | None = None
     _flowing: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -99,7 +102,7 @@ class Proxy:
     ) -> None:
         """Pump both ways until either side has hung up."""
         pumps = [
-            asyncio.create_task(self._pump(from_app, to_server)),
+            asyncio.create_task(self._pump(from_app, to_server, asking=to_app)),
             asyncio.create_task(self._pump(from_server, to_app)),
         ]
         try:
@@ -109,9 +112,21 @@ class Proxy:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        asking: asyncio.StreamWriter | None = None,
+    ) -> None:
+        """`asking` is where answers go to what is pumped."""
         while data := await reader.read(CHUNK):
             await self._pass()
+            if asking and self.loses_answers_to and self.loses_answers_to in data:
+                self._waits_for_answer.add(asking)
+            if writer in self._waits_for_answer:
+                self.answers_lost += 1
+                return
             writer.write(data)
             await writer.drain()
 

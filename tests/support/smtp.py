@@ -63,9 +63,11 @@ class Sink:
             self._connections.clear()
             await self._server.wait_closed()
 
-    async def arrived(self, condition: Callable[[], object]) -> None:
+    async def arrived(
+        self, condition: Callable[[], object], patience: float = PATIENCE_SECONDS
+    ) -> None:
         """Wait until a condition on what arrived is true; fail after a generous while."""
-        async with asyncio.timeout(PATIENCE_SECONDS), self._news:
+        async with asyncio.timeout(patience), self._news:
             await self._news.wait_for(lambda: bool(condition()))
 
     def to(self, recipient: str) -> list[Delivery]:

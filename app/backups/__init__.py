@@ -1,0 +1,103 @@
+"""Backups: a whole database as one file, in the form that the database's own tools read.
+
+    SQLite          a database file, as VACUUM INTO makes it
+    MariaDB, MySQL  SQL, by mariadb-dump (or mysqldump)
+    PostgreSQL      pg_dump's custom format
+
+Each is one snapshot, taken while others write. Secrets and key pairs are not in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from sqlalchemy import inspect
+from sqlalchemy.engine import URL
+
+from app.backups.clients import BackupError, MariaDb, PostgreSql
+from app.backups.files import Sqlite
+from app.database import Database
+from app.migrations import Revision, revision_of
+
+__all__ = ["BackupError", "back_up", "restore"]
+
+
+class Store(Protocol):
+    """What each kind of database does in its own way; raises BackupError."""
+
+    def dump(self, target: Path) -> None:
+        """Write a snapshot into an empty file, and look whether it is whole."""
+
+    def check(self, source: Path) -> None:
+        """Refuse a file that is no whole backup of such a database."""
+
+    def load(self, source: Path, *, dropping: Sequence[str] = ()) -> None:
+        """Drop these tables, all there are, and fill the database. Drops nothing before all that
+        can be looked at was: that the tools are there, and the database lets them in."""
+
+
+def store_of(url: URL) -> Store:
+    """What backs up the database of a URL."""
+    kinds: dict[str, type[Sqlite | MariaDb | PostgreSql]] = {
+        "sqlite": Sqlite,
+        "mysql": MariaDb,
+        "postgresql": PostgreSql,
+    }
+    return kinds[url.get_backend_name()](url)
+
+
+async def back_up(database: Database, target: Path) -> Revision:
+    """Write the database into a new file (mode 0600) that appears only when it is whole."""
+    store = store_of(database.engine.url)
+    with _appearing(target) as partial:
+        await asyncio.to_thread(store.dump, partial)
+        revision = await revision_of(database)
+        if revision.found is None:
+            raise BackupError("the database was never migrated: there is nothing to back up")
+    return revision
+
+
+async def restore(database: Database, source: Path, *, force: bool = False) -> Revision:
+    """Fill a database from a backup. One with tables is refused, or with `force` replaced."""
+    store = store_of(database.engine.url)
+    await asyncio.to_thread(store.check, source)
+    async with database.engine.connect() as connection:
+        found = await connection.run_sync(lambda it: inspect(it).get_table_names())
+    if found and not force:
+        raise BackupError(f"the database has tables already ({len(found)}): --force drops them")
+    # A connection of our own would be in the way as well.
+    await database.engine.dispose()
+    await asyncio.to_thread(store.load, source, dropping=found)
+    return await revision_of(database)
+
+
+@contextmanager
+def _appearing(target: Path) -> Iterator[Path]:
+    """An empty file beside the target, for its owner alone; it gets the name at the end."""
+    if target.exists():
+        raise BackupError(f"{target} exists already")
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    partial = Path(name)
+    try:
+        yield partial
+        # Both reach the disk before anybody relies on them.
+        os.fsync(handle)
+        partial.rename(target)
+        _sync_directory(target.parent)
+    finally:
+        os.close(handle)
+        partial.unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,43 @@
+"""What waits in the outbox, in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, or_, select
+
+from app.models.base import utc_now
+from app.models.outbox import Mail, MailState
+from app.reading import Query, Reader
+
+# Not those that were sent: they are ever more, and to count them takes ever longer.
+_COUNTED = (MailState.pending, MailState.sending, MailState.dead)
+_BY_STATE = Query(
+    select(Mail.state, func.count(), func.min(Mail.next_attempt_at))
+    .where(or_(*(Mail.state == state for state in _COUNTED)))
+    .group_by(Mail.state)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How many mails are in each state but `sent`; for how many seconds the oldest has been due.
+
+    A mail that is tried again later is not due until then; one that is being sent only when its
+    process must have died.
+    """
+
+    counts: dict[MailState, int]
+    lag_seconds: float
+
+
+async def measure(reader: Reader) -> Backlog:
+    """The backlog as it is now."""
+    counts, lag = dict.fromkeys(_COUNTED, 0), 0.0
+    for state, count, due in await reader.rows(_BY_STATE, {}):
+        counts[MailState(state)] = count
+        if state != MailState.dead:
+            waited = utc_now() - datetime.fromisoformat(due)
+            lag = max(lag, waited.total_seconds())
+    return Backlog(counts, lag)

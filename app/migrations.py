@@ -1,0 +1,58 @@
+"""How far the tables are: the revision a database is at, beside the last one this code knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection
+
+from app.database import Database
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Revision:
+    """`found` is None where nothing was ever migrated. Revisions are numbers of four digits."""
+
+    found: str | None
+    head: str
+
+    @property
+    def is_older(self) -> bool:
+        """Whether migrations are yet to run."""
+        return self.found is None or self.found < self.head
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether a newer version has migrated, which this one works with: migrations only add."""
+        return self.found is not None and self.found > self.head
+
+
+def config() -> Config:
+    """The configuration for Alembic's commands."""
+    # Imported here and below: a server that only serves need not carry its 11 MiB.
+    from alembic.config import Config  # noqa: PLC0415 see above
+
+    return Config(ROOT / "alembic.ini")
+
+
+async def revision_of(database: Database) -> Revision:
+    """The revision of a database that answers."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 see above
+
+    head = ScriptDirectory.from_config(config()).get_current_head()
+    assert head is not None
+    async with database.engine.connect() as connection:
+        return Revision(await connection.run_sync(_found), head)
+
+
+def _found(connection: Connection) -> str | None:
+    from alembic.migration import MigrationContext  # noqa: PLC0415 see above
+
+    return MigrationContext.configure(connection).get_current_revision()

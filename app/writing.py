@@ -1,0 +1,271 @@
+"""The short write path: transactions that are one plain function, without a session.
+
+What is made over and over (a post, say) needs no unit of work that tracks objects: a function
+is handed a `Unit`, runs prepared statements through it, and returns. `Writer.run` gives it a
+transaction. On SQLite the function runs in the event loop, where nothing interrupts it, and the
+functions that come while one COMMIT waits for the disk share the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeVar
+
+import sqlalchemy.exc
+from sqlalchemy import Connection, Dialect, inspect
+from sqlalchemy import insert as insertion
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from app import sqlite
+from app.database import Act, Database, Written, written_by
+from app.models.base import Base
+from app.reading import Parameter, Query, Values, arguments_of, moment, parameter
+
+T = TypeVar("T")
+_MAX_TOGETHER = 32
+
+
+class Unit:
+    """The statements of one transaction, which somebody else begins and ends."""
+
+    def __init__(
+        self, dialect: Dialect, execute: Callable[[str, Any], Any], written: set[Written]
+    ) -> None:
+        self._dialect = dialect
+        self._execute = execute
+        self._written = written
+
+    @classmethod
+    def within(cls, session: Session) -> Unit:
+        """Statements in the transaction of a session."""
+        connection: Connection = session.connection()
+        return cls(connection.dialect, connection.exec_driver_sql, written_by(session))
+
+    def rows(self, query: Query, **given: Any) -> Values:
+        """What a query finds, after what was written so far, as it goes into JSON."""
+        compiled = query.compiled(self._dialect)
+        found = self._execute(compiled.sql, compiled.arguments(given)).fetchall()
+        return compiled.converted([tuple(row) for row in found])
+
+    def insert(self, model: type[Base], **values: Any) -> dict[str, Any]:
+        """Write one row, with the defaults of its model: all its values as they go into JSON,
+        with the key the database made."""
+        prepared = _insertion(model, self._dialect)
+        row = prepared.complete(values)
+        done = self._execute(prepared.sql, prepared.arguments(row))
+        self._written.add((prepared.table, Act.insert))
+        shown = {
+            name: moment(value) if isinstance(value, datetime) else value
+            for name, value in row.items()
+        }
+        if prepared.key:
+            shown[prepared.key] = done.fetchall()[0][0] if prepared.returns_key else done.lastrowid
+        return shown
+
+    def insert_if_missing(self, model: type[Base], **values: Any) -> None:
+        """Write one row unless its key is taken already, also by somebody doing so right now."""
+        self._execute("SAVEPOINT missing", ())
+        try:
+            self.insert(model, **values)
+        except IntegrityError:
+            self._execute("ROLLBACK TO SAVEPOINT missing", ())
+        self._execute("RELEASE SAVEPOINT missing", ())
+
+
+async def in_session(session: AsyncSession, work: Callable[[Unit], T]) -> T:
+    """Do some work inside the transaction of a session."""
+    return await session.run_sync(lambda inner: work(Unit.within(inner)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Insertion:
+    """The INSERT of one row of a model, as one driver takes it."""
+
+    table: str
+    sql: str
+    positional: bool
+    parameters: tuple[Parameter, ...]
+    defaults: dict[str, Callable[[Any], Any]]
+    key: str  # that the database makes
+    returns_key: bool
+
+    def complete(self, values: dict[str, Any]) -> dict[str, Any]:
+        missing = {name: make(None) for name, make in self.defaults.items() if name not in values}
+        return missing | values
+
+    def arguments(self, row: dict[str, Any]) -> Any:
+        return arguments_of(self.parameters, row, positional=self.positional)
+
+
+_insertions: dict[tuple[type[Base], str], _Insertion] = {}
+
+
+def _insertion(model: type[Base], dialect: Dialect) -> _Insertion:
+    found = _insertions.get((model, dialect.name))
+    if found is None:
+        found = _insertions[model, dialect.name] = _prepared(model, dialect)
+    return found
+
+
+def _prepared(model: type[Base], dialect: Dialect) -> _Insertion:
+    table: Any = inspect(model).local_table
+    columns = [each for each in table.columns if each.computed is None]
+    columns = [each for each in columns if each is not table.autoincrement_column]
+    compiled: Any = insertion(table).compile(
+        dialect=dialect, column_keys=[each.key for each in columns]
+    )
+    names = compiled.positiontup if compiled.positional else list(compiled.binds)
+    return _Insertion(
+        table=table.name,
+        sql=str(compiled),
+        positional=compiled.positional,
+        parameters=tuple(parameter(name, compiled.binds[name], dialect) for name in names),
+        defaults={each.key: _default(each) for each in columns},
+        key=getattr(table.autoincrement_column, "key", ""),
+        returns_key=bool(compiled.effective_returning),
+    )
+
+
+def _default(column: Any) -> Callable[[Any], Any]:
+    default = column.default
+    if default is None:
+        return lambda _: None
+    made: Callable[[Any], Any] = default.arg if default.is_callable else lambda _: default.arg
+    return made
+
+
+class Writer:
+    """Gives each function a transaction of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def run(self, work: Callable[[Unit], T]) -> T:
+        """Do some work and commit it; whatever it raises, nothing of it remains.
+
+        The work calls nothing that waits but its unit.
+        """
+
+        def with_unit(connection: Connection, written: set[Written]) -> T:
+            return work(Unit(connection.dialect, connection.exec_driver_sql, written))
+
+        return await self.database.transact(with_unit)
+
+    async def dispose(self) -> None:
+        """Close what is open."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    work: Callable[[Unit], Any]
+    context: Context
+    done: asyncio.Future[Any]
+    result: Any = None
+    written: set[Written] = field(default_factory=set)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    def succeed(self) -> None:
+        if not self.done.done():
+            self.done.set_result(self.result)
+
+
+class SqliteWriter(Writer):
+    """Works that wait at the same time share one COMMIT, each inside a savepoint of its own:
+    one that fails leaves the others alone. Nobody is answered before the COMMIT is done."""
+
+    def __init__(self, database: Database, opener: sqlite.Opener) -> None:
+        super().__init__(database)
+        self._opener = opener
+        self._connection: sqlite.Connection | None = None
+        self._waiting: list[_Waiting] = []
+        self._turns: asyncio.Task[None] | None = None
+
+    async def run(self, work: Callable[[Unit], T]) -> T:
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(work, copy_context(), done))
+        if self._turns is None or self._turns.done():
+            self._turns = asyncio.create_task(self._take_turns())
+        return await done
+
+    async def dispose(self) -> None:
+        if self._turns is not None:
+            await self._turns
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    async def _take_turns(self) -> None:
+        while self._waiting:
+            together: list[_Waiting] = []
+            try:
+                if self._connection is None:
+                    self._connection = await self._opener()
+                async with self._connection.transaction() as raw:
+                    # Those of one moment: who comes later is in the next turn.
+                    together.extend(self._waiting[:_MAX_TOGETHER])
+                    del self._waiting[:_MAX_TOGETHER]
+                    together = [each for each in together if self._worked(raw, each)]
+            except Exception as error:  # noqa: BLE001 handed to everyone it concerns
+                told = _as_sqlalchemy(error, "COMMIT")
+                if not together:  # no turn came: they have waited as long as one does
+                    together, self._waiting = self._waiting, []
+                for each in together:
+                    each.fail(told)
+            finally:
+                # Also of a commit that failed: it may have arrived all the same.
+                for each in together:
+                    self.database.changes.note(each.written)
+            for each in together:
+                each.succeed()
+
+    def _worked(self, raw: sqlite3.Connection, each: _Waiting) -> bool:
+        """Whether a work waits for the COMMIT now. Raises what undid the works before it too."""
+        if each.done.cancelled():
+            return False
+
+        def execute(sql: str, arguments: Any) -> sqlite3.Cursor:
+            try:
+                return raw.execute(sql, arguments)
+            except sqlite3.Error as error:
+                raise _as_sqlalchemy(error, sql) from error
+
+        unit = Unit(self.database.engine.dialect, execute, each.written)
+        raw.execute("SAVEPOINT unit")
+        try:
+            each.result = each.context.run(each.work, unit)
+        except Exception as error:
+            if not raw.in_transaction:
+                raise
+            raw.execute("ROLLBACK TO unit")
+            each.fail(error)
+            return False
+        finally:
+            with suppress(sqlite3.Error):
+                raw.execute("RELEASE unit")
+        return True
+
+
+def _as_sqlalchemy(error: Exception, sql: str) -> Exception:
+    """An error of the driver as everything above knows it."""
+    if not isinstance(error, sqlite3.Error):
+        return error
+    kind: type[DBAPIError] = getattr(sqlalchemy.exc, type(error).__name__, DBAPIError)
+    return kind(sql, None, error, hide_parameters=True)
+
+
+def open_writer(database: Database) -> Writer:
+    """The writer that suits a database."""
+    if database.opener is not None:
+        return SqliteWriter(database, database.opener)
+    return Writer(database)

@@ -1,0 +1,95 @@
+"""API, workers and beat as people run them: processes of their own, with a Redis between them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+
+from tests.support.client import API, PASSWORD
+from tests.support.process import Server, environment, run_command, running, serving
+from tests.support.redis_server import RedisServer
+from tests.support.smtp import PATIENCE_SECONDS, Sink
+
+
+@dataclass
+class House:
+    """One API process, workers and beat on a database, with one Redis and one mail server."""
+
+    folder: Path
+    env: dict[str, str]
+    redis: RedisServer
+    sink: Sink
+    registered: list[str] = field(default_factory=list)
+    http: httpx2.AsyncClient = field(default_factory=httpx2.AsyncClient)
+    api: Server | None = None
+
+    async def register(self, *names: str) -> None:
+        """Register people one after the other; each has to be answered 201."""
+        for name in names:
+            person = f"{name}@example.com"
+            body = {"email": person, "name": "Ana", "password": PASSWORD}
+            response = await self.http.post(f"{API}/auth/register", json=body)
+            assert response.status_code == 201, response.text
+            self.registered.append(person)
+
+    async def all_arrived(self, patience: float = PATIENCE_SECONDS) -> None:
+        """Wait until everybody who registered has their welcome mail."""
+        await self.sink.arrived(lambda: all(map(self.sink.to, self.registered)), patience)
+
+    def copies(self) -> Counter[str]:
+        """How often each person has been sent a mail."""
+        return Counter(each for mail in self.sink.deliveries for each in mail.recipients)
+
+    def mails(self) -> dict[str, str]:
+        """The state of each person's mail, as it is in the (SQLite) database."""
+        with closing(sqlite3.connect(self.folder / "test.db")) as connection:
+            return dict(connection.execute("SELECT recipient, state FROM outbox").fetchall())
+
+    def end_leases(self) -> None:
+        """Put the clock forward for the mails that dead processes had claimed."""
+        with closing(sqlite3.connect(self.folder / "test.db")) as connection, connection:
+            connection.execute(
+                "UPDATE outbox SET next_attempt_at = '2020-01-01 00:00:00' WHERE state = 'sending'"
+            )
+
+    @asynccontextmanager
+    async def worker(self, *options: str) -> AsyncIterator[Server]:
+        """A worker that is ready."""
+        async with running("worker", *options, cwd=self.folder, env=self.env) as worker:
+            await worker.logged("celery@")
+            yield worker
+
+    @asynccontextmanager
+    async def beat(self) -> AsyncIterator[Server]:
+        async with running("beat", cwd=self.folder, env=self.env) as beat:
+            yield beat
+
+
+@asynccontextmanager
+async def house(
+    folder: Path, redis: RedisServer, sink: Sink, **settings: object
+) -> AsyncIterator[House]:
+    """An API process on a migrated database (SQLite unless said otherwise); no workers yet."""
+    given = {
+        "data_dir": folder / "data",
+        "database_url": f"sqlite+aiosqlite:///{folder}/test.db",
+        "secret_key": "tests-0123456789abcdefghijklmnopqrstuv",
+        "port": 0,
+        "smtp_host": "127.0.0.1",
+        "smtp_port": sink.port,
+        "smtp_tls": "none",
+        "redis_url": redis.url,
+    }
+    env = environment(**(given | settings))
+    status, _, complaint = await run_command("migrate", cwd=folder, env=env)
+    assert status == 0, complaint
+    async with AsyncExitStack() as stack:
+        api = await stack.enter_async_context(serving(folder, env))
+        http = await stack.enter_async_context(httpx2.AsyncClient(base_url=api.url, timeout=30))
+        yield House(folder, env, redis, sink, http=http, api=api)

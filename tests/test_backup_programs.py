@@ -1,0 +1,183 @@
+"""Backups by the programs of the servers: how these are called, without a password to be read.
+
+The programs here are ours, and write down what they hear; `test_backup.py` has the real ones.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from app.backups import BackupError, clients, store_of
+from tests.support.commands import SetEnv, invoke
+
+NASTY = "p\"a'#\\ s;%$"
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with all the programs there are: each notes down how it was called."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def install(folder: Path, name: str, *lines: str) -> None:
+    """A program that writes down its arguments, the password it was given, and what it is fed."""
+    program = folder / name
+    heard = folder / "heard"
+    body = [
+        f'echo "$@" "[$PGPASSWORD]" >> {heard}',
+        f'case $1 in --defaults-file=*) f=${{1#*=}}; /bin/ls -l "$f" >> {heard};'
+        f' /bin/cat "$f" >> {heard};; esac',
+        *lines,
+    ]
+    program.write_text("#!/bin/sh\n" + "\n".join(body) + "\n")
+    program.chmod(0o755)
+
+
+def heard(folder: Path) -> str:
+    return (folder / "heard").read_text()
+
+
+DUMPED = {
+    "mysql": "echo '-- MariaDB dump'; echo '-- Dump completed on'",
+    "postgresql": "printf PGDMP",
+}
+DRIVERS = {"mysql": "+aiomysql", "postgresql": "+psycopg"}
+PROGRAMS = {"mysql": ("mariadb-dump", "mariadb"), "postgresql": ("pg_dump", "pg_restore", "psql")}
+
+
+@pytest.mark.parametrize("kind", ["mysql", "postgresql"])
+def test_programs_that_are_missing_are_named(programs: Path, kind: str, tmp_path: Path) -> None:
+    store = store_of(make_url(f"{kind}{DRIVERS[kind]}://u:p@db.example:9/x"))
+    with pytest.raises(BackupError, match=f"^{PROGRAMS[kind][0]} is not installed: it comes with"):
+        store.dump(tmp_path / "file")
+    assert [*programs.iterdir()] == []
+
+
+@pytest.mark.parametrize("kind", ["mysql", "postgresql"])
+def test_no_command_line_holds_a_password(programs: Path, kind: str, tmp_path: Path) -> None:
+    for name in PROGRAMS[kind]:
+        install(programs, name, DUMPED[kind])
+    url = make_url(f"{kind}{DRIVERS[kind]}://u@db.example:9/x").set(password=NASTY)
+    store = store_of(url)
+    store.dump(tmp_path / "file")
+    store.load(tmp_path / "file")
+    lines = heard(programs).splitlines()
+    called = [line for line in lines if line.startswith("-") and not line.startswith("-rw")]
+    assert len(called) == (3 if kind == "mysql" else 4), lines
+    if kind == "mysql":
+        assert all(" x " in line and line.endswith(" []") for line in called)
+        assert 'password="p\\"a\'#\\\\ s;%$"' in lines
+        assert {'user="u"', 'host="db.example"', 'port="9"'} <= set(lines)
+        assert 'ssl-verify-server-cert="0"' in lines
+        assert all(line.startswith("-rw-------") for line in lines if line.startswith("-rw"))
+    else:
+        connecting = [line for line in called if "--dbname" in line]
+        assert len(connecting) == 2
+        assert all("host=db.example" in line for line in connecting)
+        assert all(line.endswith(f"[{NASTY}]") for line in connecting)
+        assert not any(NASTY in line.removesuffix(f"[{NASTY}]") for line in called)
+
+
+def test_tls_is_demanded_where_the_url_names_an_authority(programs: Path, tmp_path: Path) -> None:
+    install(programs, "mysqldump", DUMPED["mysql"])
+    url = make_url("mysql+aiomysql://db.example/x?ssl_ca=/etc/ca.pem&unix_socket=/run/m.sock")
+    store_of(url).dump(tmp_path / "file")
+    lines = heard(programs).splitlines()
+    assert {'ssl-ca="/etc/ca.pem"', 'ssl-verify-server-cert="1"', 'socket="/run/m.sock"'} <= set(
+        lines
+    )
+    assert not any(line.startswith(("password", "user")) for line in lines)
+
+
+def test_no_password_is_given_where_there_is_none(programs: Path, tmp_path: Path) -> None:
+    for name in PROGRAMS["postgresql"]:
+        install(programs, name, DUMPED["postgresql"])
+    store_of(make_url("postgresql+psycopg://u@db.example/x?sslmode=require")).dump(tmp_path / "f")
+    assert "sslmode=require" in heard(programs)
+    assert all(line.endswith("[]") for line in heard(programs).splitlines())
+
+
+@pytest.mark.parametrize("kind", ["mysql", "postgresql"])
+def test_what_a_program_complains_of_is_passed_on(
+    programs: Path, kind: str, tmp_path: Path
+) -> None:
+    name = PROGRAMS[kind][0]
+    install(programs, name, "echo first >&2; echo server version mismatch >&2; exit 1")
+    with pytest.raises(BackupError, match=f"^{name} failed: first server version mismatch$"):
+        store_of(make_url(f"{kind}{DRIVERS[kind]}://db.example/x")).dump(tmp_path / "file")
+
+
+def test_what_was_there_goes_with_what_comes(programs: Path, tmp_path: Path) -> None:
+    """In one go of the program that writes: before it, nothing is dropped."""
+    install(programs, "mariadb", f"/bin/cat >> {programs}/heard")
+    install(programs, "psql", f"/bin/cat >> {programs}/heard")
+    install(programs, "pg_restore", "/bin/cat")
+    (tmp_path / "file").write_text("CREATE ...;\n")
+    tables = ["users", 'a`"b']
+    store_of(make_url("mysql+aiomysql://h/x")).load(tmp_path / "file", dropping=tables)
+    script = heard(programs)
+    assert "--execute=SELECT 1" in script.partition("DROP")[0]
+    assert 'DROP TABLE IF EXISTS `users`, `a``"b`;\nCREATE ...;\n' in script
+    (programs / "heard").unlink()
+    store_of(make_url("postgresql+psycopg://h/x")).load(tmp_path / "file", dropping=tables)
+    script = heard(programs)
+    assert script.endswith('DROP TABLE "users", "a`""b" CASCADE;\nCREATE ...;\nCOMMIT;\n')
+    assert "BEGIN;" in script.partition("DROP")[0]
+
+
+def test_a_database_that_lets_nobody_in_loses_nothing(programs: Path, tmp_path: Path) -> None:
+    install(programs, "mariadb", f"/bin/cat >> {programs}/heard; echo denied >&2; exit 1")
+    with pytest.raises(BackupError, match=r"^mariadb failed: denied$"):
+        store_of(make_url("mysql+aiomysql://h/x")).load(tmp_path / "file", dropping=["users"])
+    assert "DROP" not in heard(programs)
+
+
+def test_a_load_that_failed_tells_what_it_left(programs: Path, tmp_path: Path) -> None:
+    # They stop reading at once, with more to come than a pipe holds.
+    fails = "case $* in *SELECT*) ;; *) echo broken >&2; exit 1;; esac"
+    install(programs, "mariadb", fails)
+    install(programs, "psql", fails)
+    install(programs, "pg_restore", "exec /bin/cat")
+    (tmp_path / "file").write_bytes(b" " * 2**20)
+    with pytest.raises(BackupError, match=r"^mariadb failed: broken -- .* empty or incomplete"):
+        store_of(make_url("mysql+aiomysql://h/x")).load(tmp_path / "file")
+    with pytest.raises(BackupError, match=r"^psql failed: broken -- the database is as it was$"):
+        store_of(make_url("postgresql+psycopg://h/x")).load(tmp_path / "file")
+
+
+def test_what_could_not_be_read_to_its_end_is_not_committed(programs: Path, tmp_path: Path) -> None:
+    install(programs, "psql", f"/bin/cat >> {programs}/heard")
+    install(programs, "pg_restore", "echo CREATE; echo unreadable >&2; exit 1")
+    (tmp_path / "file").touch()
+    with pytest.raises(BackupError, match=r"^pg_restore failed: unreadable -- "):
+        store_of(make_url("postgresql+psycopg://h/x")).load(tmp_path / "file")
+    assert "CREATE\n" in heard(programs)
+    assert "COMMIT" not in heard(programs)
+
+
+def test_the_dump_of_another_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"PGDMP")
+    with pytest.raises(BackupError, match="is no backup of MariaDB"):
+        store_of(make_url("mysql+aiomysql://db.example/x")).check(tmp_path / "file")
+    (tmp_path / "file").write_bytes(b"-- MariaDB dump\n")
+    with pytest.raises(BackupError, match="is cut off"):
+        store_of(make_url("mysql+aiomysql://db.example/x")).check(tmp_path / "file")
+    with pytest.raises(BackupError, match="is no backup of PostgreSQL"):
+        store_of(make_url("postgresql+psycopg://db.example/x")).check(tmp_path / "file")
+
+
+async def test_a_database_that_does_not_answer_is_a_line_not_a_trace(
+    set_env: SetEnv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients.MariaDb, "check", lambda *_: None)
+    (tmp_path / "file").touch()
+    set_env(database_url="mysql://u:hidden@127.0.0.1:1/x")
+    refused = await invoke("restore", str(tmp_path / "file"))
+    assert str(refused.exception).startswith("cimiento: the database refuses: ")
+    assert "hidden" not in str(refused.exception)
