@@ -8,7 +8,7 @@ from app.crud import audit, sessions, users
 from app.crud.refresh import Grant
 from app.database import Database
 from app.models.audit import AuditAct
-from app.models.users import User, email_key
+from app.models.users import email_key
 from app.schemas.users import normal_email
 from app.throttling import Attempt
 
@@ -51,11 +51,11 @@ async def log_in(
         return grant
     # One statement and one commit, whether there is an account or not.
     async with database.begin() as session:
-        audit.record(session, AuditAct.login_failed, account)
+        audit.record(session, AuditAct.login_failed, ("user", account.id) if account else None)
     raise InvalidCredentials
 
 
-async def _admitted(database: Database, attempt: Attempt, email: str) -> User | None:
+async def _admitted(database: Database, attempt: Attempt, email: str) -> users.Credentials | None:
     """Count the try, and find the account. The same is looked up whether there is one or not."""
     async with database.begin(readonly=True) as session:
         account = await users.find_credentials(session, email=email)

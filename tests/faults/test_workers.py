@@ -62,7 +62,7 @@ async def test_a_worker_killed_in_the_middle_of_a_mail_loses_none(
             house_.sink.hanging.clear()
             await house_.register(f"after{number}")
             if not whole:
-                house_.end_leases()
+                house_.end_lease(f"caught{number}")
         async with house_.worker():
             await all_ticked_off(house_)
     expected = {f"caught{number}@example.com": 2 for number in range(crashes)}
@@ -87,7 +87,7 @@ async def test_a_process_of_a_worker_killed_in_the_middle_of_a_mail_is_replaced(
             await house_.register(f"after{number}")
             await house_.all_arrived()
             if not whole:
-                house_.end_leases()
+                house_.end_lease(f"caught{number}")
         await all_ticked_off(house_)
         assert worker.process.returncode is None
     expected = {f"caught{number}@example.com": 2 for number in range(crashes)}
