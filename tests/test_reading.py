@@ -212,14 +212,14 @@ async def test_a_full_pool_is_said_at_once(
 ) -> None:
     """Not asked a second time: whoever waits has waited long enough."""
     ana = await client.user()
-    monkeypatch.setattr(app_database, "POOL_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(app_database, "POOL_TIMEOUT_SECONDS", 1.5)
     own = connect(make_settings(database_url, tmp_path, database_pool_size=1))
     reader = Reader(own)
     async with own.reading.connect():
         started = time.perf_counter()
         with pytest.raises(PoolTimeout):
             await reader.rows(NAMED, {"user_id": ana.id})
-        assert time.perf_counter() - started < 0.95
+        assert time.perf_counter() - started < 2.9
     assert list(await reader.rows(NAMED, {"user_id": ana.id})) == [(ana.id, "Ana")]
     await reader.dispose()
 

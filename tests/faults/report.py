@@ -21,6 +21,8 @@ _COLUMNS = {
     "verdict": "verdict",
 }
 _KEY = "faults"
+# What SQLAlchemy calls by the name of its dialect.
+_DATABASES = {"mysql": "mariadb"}
 # In a log file, where lines cannot be written over.
 _LINE_SECONDS = 5
 Row = dict[str, Any]
@@ -71,7 +73,7 @@ class Report:
             recovery = f"{recovery:.2f} s"
         given = {
             "test": test or self._item.name.partition("[")[0].removeprefix("test_"),
-            "database": database,
+            "database": _DATABASES.get(database, database),
             "faults": faults,
             "requests": requests,
             "acknowledged": acknowledged,
