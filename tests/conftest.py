@@ -31,6 +31,7 @@ from app.models.roles import Role
 from tests.support import canaries
 from tests.support.canaries import Watch, watched_logs
 from tests.support.client import Client
+from tests.support.measuring import keep_greenlets_of_threads
 from tests.support.openapi import Contract
 
 pytest_plugins = ["tests.support.fixtures"]
@@ -53,6 +54,11 @@ def _answers(url: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("cov_source", None):
+        keep_greenlets_of_threads()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
