@@ -207,8 +207,11 @@ def _engine(settings: Settings, **options: Any) -> AsyncEngine:
     url = settings.url
     match url.get_backend_name():
         case "mysql":
+            from app import mariadb  # noqa: PLC0415 others are spared the driver
+
             url = url.update_query_dict({"charset": "utf8mb4"})
             options["connect_args"] = {
+                "async_creator_fn": mariadb.connect,
                 "connect_timeout": POOL_TIMEOUT_SECONDS,
                 "init_command": _MARIADB_SESSION,
             }
