@@ -13,15 +13,15 @@ from sqlalchemy import event
 from sqlalchemy.engine import make_url
 
 from app import database, sqlite
-from app.database import Database
 from app.doctor import databases, findings, sqlitefile
 from app.doctor.findings import Verdict
 from app.models.base import utc_now
-from app.models.outbox import Mail, MailKind, MailState
+from app.models.outbox import MailState
 from tests.conftest import migrate
 from tests.support.client import Client
 from tests.support.commands import SetEnv
 from tests.support.diagnosis import Diagnosis, diagnose, execute, migrated_file, own_database
+from tests.support.mails import put
 from tests.support.people import newcomer
 from tests.support.proxy import proxy_for
 
@@ -331,27 +331,14 @@ async def test_nobody_who_can_administrate_is_told(client: Client) -> None:
     assert (await diagnose()).of("admins").verdict is OK
 
 
-async def mail(found: Database, state: MailState, *, due_since: float) -> None:
-    async with found.begin() as session:
-        session.add(
-            Mail(
-                kind=MailKind.welcome,
-                recipient="ana@example.com",
-                locale="en",
-                state=state,
-                next_attempt_at=utc_now() - timedelta(seconds=due_since),
-            )
-        )
-
-
 @on_sqlite
 @pytest.mark.usefixtures("same_database")
 async def test_mails_that_do_not_leave_are_told(client: Client) -> None:
     assert (await diagnose()).verdicts("outbox") == [OK, OK]
-    await mail(client.database, MailState.pending, due_since=120)
+    await put(client.database, MailState.pending, due=-120)
     assert (await diagnose()).verdicts("outbox") == [WARN, OK]
-    await mail(client.database, MailState.pending, due_since=1_200)
-    await mail(client.database, MailState.dead, due_since=9_000)
+    await put(client.database, MailState.pending, due=-1_200)
+    await put(client.database, MailState.dead, due=-9_000)
     found = await diagnose()
     assert found.verdicts("outbox") == [FAIL, WARN]
     assert found.of("outbox", "2 mails wait").verdict is FAIL

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -19,11 +17,10 @@ from sqlalchemy.engine import make_url
 from app import mariadb
 from app.database import Database, connect
 from tests.conftest import make_settings
-from tests.support.proxy import Proxy, proxy_for
+from tests.support.proxy import proxy_for
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 AT_ONCE = 4
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER, for no second: closing it is a reset
 
 
 async def in_uvloop(work: Callable[[], Awaitable[None]]) -> None:
@@ -42,13 +39,6 @@ async def ask(database: Database) -> None:
         await asyncio.sleep(0.01)  # while the others take a connection too
 
 
-def reset(proxy: Proxy) -> None:
-    for app_side, _ in proxy._links:
-        ours = app_side.get_extra_info("socket")
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-    proxy.cut()
-
-
 @pytest.mark.parametrize("database_url", ["mariadb"], indirect=True)
 async def test_connections_of_the_pool_that_were_reset_are_replaced(
     database_url: str, tmp_path: Path
@@ -62,7 +52,7 @@ async def test_connections_of_the_pool_that_were_reset_are_replaced(
                 for _ in range(3):
                     await asyncio.gather(*(ask(database) for _ in range(AT_ONCE)))
                     cut = proxy.cut_off
-                    reset(proxy)
+                    proxy.reset()
                     assert proxy.cut_off - cut == AT_ONCE
                     await asyncio.sleep(0.05)  # until the transports know
                 await asyncio.gather(*(ask(database) for _ in range(AT_ONCE)))

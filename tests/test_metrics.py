@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -17,9 +16,7 @@ from sqlalchemy.engine import make_url
 
 from app.crud import idempotency
 from app.crud.outbox import Failure
-from app.database import Database
-from app.models.base import utc_now
-from app.models.outbox import Mail, MailKind, MailState
+from app.models.outbox import Mail, MailState
 from app.quotas import Door
 from app.tasks.mail import NotSent
 from tests.support import faults
@@ -27,6 +24,7 @@ from tests.support.apps import client_of
 from tests.support.client import PASSWORD, Client
 from tests.support.figures import Figures, look, metered
 from tests.support.gates import WRONG, gated
+from tests.support.mails import put
 from tests.support.openapi import Contract
 from tests.support.process import environment
 from tests.support.proxy import proxy_for
@@ -305,20 +303,6 @@ async def test_the_mails_of_the_app_are_among_them(watched: Client) -> None:
     assert (await look(watched)).of("cimiento_mails_total", result="sent") == 1
 
 
-async def mail(database: Database, state: MailState, *, due: float) -> None:
-    """A mail that is due in so many seconds."""
-    async with database.begin() as session:
-        session.add(
-            Mail(
-                kind=MailKind.welcome,
-                recipient="ana@example.com",
-                locale="en",
-                state=state,
-                next_attempt_at=utc_now() + timedelta(seconds=due),
-            )
-        )
-
-
 async def test_the_outbox_is_counted_by_state_with_its_lag(watched: Client) -> None:
     found = await look(watched)
     assert outbox(found) == {"pending": 0, "sending": 0, "dead": 0}
@@ -330,7 +314,7 @@ async def test_the_outbox_is_counted_by_state_with_its_lag(watched: Client) -> N
         (MailState.dead, -9_000),
         (MailState.sent, -9_000),
     ]:
-        await mail(watched.database, state, due=due)
+        await put(watched.database, state, due=due)
     assert outbox(await look(watched))["pending"] == 0, "remembered for a while"
     watched.app.state.telemetry.watch(watched.database, watched.app.state.reader)
     found = await look(watched)

@@ -14,9 +14,7 @@ from tests.faults.ledger import Ledger
 from tests.faults.report import Report
 from tests.faults.worlds import World
 from tests.faults.writers import Writer, writers
-from tests.support import canaries
 from tests.support.client import Client
-from tests.support.process import environment
 
 pytestmark = pytest.mark.faults
 
@@ -27,15 +25,7 @@ SHORTEST_LIFE_SECONDS, LONGEST_LIFE_SECONDS = 0.1, 1.5
 @pytest.fixture
 def world(tmp_path: Path, database_url: str, database: Database) -> World:
     """The database of this test process, and servers on it."""
-    env = environment(
-        data_dir=tmp_path / "data",
-        database_url=database_url,
-        secret_key=canaries.SECRET,
-        port=0,
-        rate_limit_enabled=False,
-        access_log=False,
-    )
-    return World(tmp_path, env, database)
+    return World.on(database, database_url, tmp_path)
 
 
 async def live_and_die(world: World, people: list[Writer], seconds: float) -> tuple[int, float]:

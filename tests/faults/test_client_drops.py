@@ -22,10 +22,9 @@ from app.database import Database
 from tests.faults.ledger import half_rows
 from tests.faults.report import Report
 from tests.faults.worlds import World, http_to
-from tests.support import canaries
 from tests.support.client import API, Client, Person
 from tests.support.people import newcomer
-from tests.support.process import Server, environment
+from tests.support.process import Server
 
 pytestmark = pytest.mark.faults
 
@@ -48,16 +47,7 @@ _LISTEN, _TIME_WAIT = "0A", "06"
 @pytest.fixture
 def world(tmp_path: Path, database_url: str, database: Database) -> World:
     """The database of this test process, and a server with few connections to it."""
-    env = environment(
-        data_dir=tmp_path / "data",
-        database_url=database_url,
-        secret_key=canaries.SECRET,
-        port=0,
-        database_pool_size=POOL,
-        rate_limit_enabled=False,
-        access_log=False,
-    )
-    return World(tmp_path, env, database)
+    return World.on(database, database_url, tmp_path, database_pool_size=POOL)
 
 
 # --- Hanging up ------------------------------------------------------------------------------

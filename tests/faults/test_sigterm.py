@@ -16,9 +16,7 @@ from tests.faults.ledger import Ledger
 from tests.faults.report import Report
 from tests.faults.worlds import World
 from tests.faults.writers import Writer, writers
-from tests.support import canaries
 from tests.support.client import Client
-from tests.support.process import environment
 from tests.support.smtp import Sink
 
 pytestmark = pytest.mark.faults
@@ -32,19 +30,15 @@ def world(tmp_path: Path, database_url: str, database: Database, sink: Sink) -> 
     """The database of this test process, a mail server that takes its time, and API servers:
     two processes where the database allows it."""
     sink.pace_seconds = 0.2
-    env = environment(
-        data_dir=tmp_path / "data",
-        database_url=database_url,
-        secret_key=canaries.SECRET,
-        port=0,
+    return World.on(
+        database,
+        database_url,
+        tmp_path,
         workers=1 if database.dialect == "sqlite" else 2,
-        rate_limit_enabled=False,
-        access_log=False,
         smtp_host="127.0.0.1",
         smtp_port=sink.port,
         smtp_tls="none",
     )
-    return World(tmp_path, env, database)
 
 
 async def live_and_end(world: World, people: list[Writer], random: Random) -> float:

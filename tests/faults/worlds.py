@@ -16,7 +16,8 @@ from typing import Any
 import httpx2
 
 from app.database import Database
-from tests.support.process import Server, serving
+from tests.support import canaries
+from tests.support.process import Server, environment, serving
 
 READY_SECONDS = 30
 # Making the usual one takes as long as dozens of requests.
@@ -30,6 +31,19 @@ class World:
     folder: Path
     env: dict[str, str]
     database: Database
+
+    @classmethod
+    def on(cls, database: Database, url: str, folder: Path, **settings: object) -> World:
+        """Servers on a database, without limits and access log, with these settings besides."""
+        common = {
+            "data_dir": folder / "data",
+            "database_url": url,
+            "secret_key": canaries.SECRET,
+            "port": 0,
+            "rate_limit_enabled": False,
+            "access_log": False,
+        }
+        return cls(folder, environment(**common | settings), database)
 
     @asynccontextmanager
     async def server(self) -> AsyncIterator[tuple[Server, float]]:

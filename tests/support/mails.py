@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.message import EmailMessage
 
 from sqlalchemy import func, select, update
@@ -25,6 +25,20 @@ def addressed_to(message: EmailMessage) -> list[str]:
     """The addresses of `To`. Python's parser leaves raw UTF-8 in a header undecoded."""
     found = [address.addr_spec for address in message["To"].addresses]
     return [text.encode("ascii", "surrogateescape").decode() for text in found]
+
+
+async def put(database: Database, state: MailState, *, due: float) -> None:
+    """A mail in some state, due in so many seconds (negative: overdue)."""
+    async with database.begin() as session:
+        session.add(
+            Mail(
+                kind=MailKind.welcome,
+                recipient="ana@example.com",
+                locale="en",
+                state=state,
+                next_attempt_at=utc_now() + timedelta(seconds=due),
+            )
+        )
 
 
 async def queue(database: Database, *recipients: str, name: str = "Ana") -> list[int]:

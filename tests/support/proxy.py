@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from dataclasses import dataclass, field
 from sqlalchemy.engine import URL
 
 CHUNK = 65_536
+_NO_LINGER = struct.pack("ii", 1, 0)  # on, for no second: what closes then is reset
 Link = tuple[asyncio.StreamWriter, asyncio.StreamWriter]
 
 
@@ -57,13 +60,20 @@ class Proxy:
         self._flowing.set()
 
     def cut(self) -> None:
-        """Reset every connection at once: nothing that is under way arrives any more."""
+        """Hang up on every connection at once: nothing that is under way arrives any more."""
         for link in self._links:
             self.cut_off += 1
             for writer in link:
                 writer.transport.abort()
         for task in self._tasks:
             task.cancel()
+
+    def reset(self) -> None:
+        """Cut every connection of the app by a reset (RST), not by an end (FIN)."""
+        for to_app, _ in self._links:
+            ours = to_app.get_extra_info("socket")
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.cut()
 
     async def close(self) -> None:
         self.go_away()
