@@ -32,6 +32,9 @@ class Permission(StrEnum):
 
 # What reaches no further than what one has made oneself.
 OWN_ROWS = frozenset({Permission.posts_write})
+# What can give, take or restore rights. Transactions behind one of these run one after the other
+# (`crud/authorization.py`).
+GRANTING = frozenset({Permission.users_write, Permission.roles_write, Permission.roles_assign})
 ADMIN_ROLE = "admin"
 USER_ROLE = "user"
 SYSTEM_ROLES = frozenset({ADMIN_ROLE, USER_ROLE})
@@ -39,11 +42,16 @@ SYSTEM_ROLES = frozenset({ADMIN_ROLE, USER_ROLE})
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The authenticated person behind a request, as the database knew them at its start."""
+    """The authenticated person behind a request.
+
+    For a reading request as known of late; for a writing one as the database knows them in the
+    request's transaction (`crud/authorization.py`).
+    """
 
     user_id: int
     session_id: int
     permissions: frozenset[Permission]
+    name: str = ""
 
     def may(self, permission: Permission) -> bool:
         return permission in self.permissions

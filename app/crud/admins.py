@@ -7,19 +7,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.exceptions import LastAdmin
 from app.core.permissions import ADMIN_ROLE
+from app.crud import authorization
 from app.models.roles import Role
 from app.models.users import User, UserRole
+from app.writing import in_session
 
 
 async def keep_an_admin(session: AsyncSession, *, without: int) -> None:
     """Raise LastAdmin if user `without` is the only active admin left.
 
-    Locks the admin role's row, so that of two admins who remove each other at the same
-    moment the second one is counted after the first is gone. By its id, as everybody does:
-    MariaDB locks each index entry it walks, and two ways to one row would be a deadlock.
+    Of two admins who remove each other at the same moment the second one is counted after the
+    first is gone: both hold the lock of rights.
     """
-    role_id = select(Role.id).where(Role.name == ADMIN_ROLE).scalar_subquery()
-    await session.scalar(select(Role.id).where(Role.id == role_id).with_for_update())
+    await in_session(session, authorization.lock_rights)
     if set(await session.scalars(_active_admins())) == {without}:
         raise LastAdmin
 

@@ -14,7 +14,7 @@ from app.core.keys import SecretKeys
 from app.core.passwords import Policy
 from app.core.permissions import Caller
 from app.core.security import Passwords
-from app.crud import audit, one_time, outbox, sessions, users
+from app.crud import audit, authorization, one_time, outbox, sessions, users
 from app.crud.recovery import set_password
 from app.database import Database
 from app.models.audit import AuditAct
@@ -68,6 +68,7 @@ async def change_password(
     )
     password_hash = await confirmation.passwords.hash(new_password)
     await confirmation.attempt.spend(Whom.changes, caller.user_id)
+    await authorization.begin(session, caller)
     user = await _lock_confirmed(session, account)
     audit.record(session, AuditAct.password_changed, user)
     await set_password(session, user=user, password_hash=password_hash)
@@ -89,6 +90,7 @@ async def request_email_change(
     """
     account, attempt = await confirmation.account(current_password), confirmation.attempt
     await attempt.spend(Whom.changes, account.id)
+    await authorization.begin(session, confirmation.caller)
     user = await _lock_confirmed(session, account)
     audit.record(session, AuditAct.email_change_requested, user)
     outbox.enqueue(session, MailKind.email_change_notice, user, new_email=new_email)
@@ -102,12 +104,14 @@ async def request_email_change(
     await session.flush()
 
 
-async def confirm(
+async def begin_deletion(
     session: AsyncSession, confirmation: Confirmation, *, current_password: str
-) -> User:
-    """The caller's account, locked, if it is their password. Raises WrongCurrentPassword.
+) -> tuple[User, Caller]:
+    """Return the caller's account, locked, and the caller; raise WrongCurrentPassword.
     `session` holds no transaction while the password is hashed."""
-    return await _lock_confirmed(session, await confirmation.account(current_password))
+    account = await confirmation.account(current_password)
+    caller = await authorization.begin(session, confirmation.caller, may_end_admin=True)
+    return await _lock_confirmed(session, account), caller
 
 
 async def _lock_confirmed(session: AsyncSession, account: User) -> User:

@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, ColumnElement, bindparam, false, or_, select,
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload, selectinload
 
-from app.core.exceptions import AuthorDeleted, InvalidToken
+from app.core.exceptions import AuthorDeleted
 from app.core.permissions import Caller, Permission
 from app.crud import accounts, tags
 from app.crud.base import flush_out, gathered, joined, one_or_404, read_one, scattered
@@ -128,11 +128,11 @@ async def get_for_restore(session: AsyncSession, *, caller: Caller, post_id: int
 
 
 def create(unit: Unit, *, caller: Caller, data: PostCreate) -> dict[str, Any]:
-    """A new post of the caller's, as reading it would find it; a statement less than to read it.
-    InvalidToken when they were deleted at the same moment."""
-    authors = unit.rows(_AUTHOR, user_id=caller.user_id)
-    if not authors:
-        raise InvalidToken
+    """Insert a post of the caller's and return it as reading it would.
+
+    The caller is confirmed, and so locked, in this transaction: an author deleted at the same
+    moment would leave a live post without a live author.
+    """
     post = unit.insert(
         Post,
         author_id=caller.user_id,
@@ -143,14 +143,12 @@ def create(unit: Unit, *, caller: Caller, data: PostCreate) -> dict[str, Any]:
     )
     for tag_id in tags.get_or_create(unit, names=data.tags):
         unit.insert(PostTag, post_id=post["id"], tag_id=tag_id)
-    return _item((*[post[name] for name in _OWN], *authors[0], joined(data.tags)))
+    author = caller.user_id, caller.name
+    return _item((*[post[name] for name in _OWN], *author, joined(data.tags)))
 
 
-# Locks the author, who cannot be deleted before the transaction ends: a deletion at the same
-# moment would leave a live post without a live author.
-_AUTHOR = Query(
-    select(User.id, User.name).where(User.id == bindparam("user_id")).with_for_update(read=True)
-)
+# Locks the author, who cannot be deleted before the transaction ends.
+_AUTHOR = Query(select(User.id).where(User.id == bindparam("user_id")).with_for_update(read=True))
 
 
 async def update(session: AsyncSession, *, post: Post, data: PostUpdate) -> Post:

@@ -62,11 +62,12 @@ async def renew(
     event and the mail are committed before the refusal.
     """
     async with database.begin() as session:
+        # The user before the session: the order of locks that every transaction keeps.
+        user = await _locked_user(session, token)
         login = await _locked_session(session, token)
-        # Who waited for the lock is told what the time is now.
+        # After the wait for a lock the time is another.
         now = utc_now()
-        user = await _live_user(session, login, now)
-        if login is None or user is None:
+        if user is None or login is None or not login.is_live(now):
             raise InvalidRefreshToken
         if await _use_up(session, token, now):
             login.last_used_at = now
@@ -85,21 +86,23 @@ async def renew(
     raise InvalidRefreshToken
 
 
+async def _locked_user(session: AsyncSession, token: str) -> User | None:
+    """Return the user of a token, if they may still log in; locked against changes."""
+    its_user = (
+        select(LoginSession.user_id)
+        .join(RefreshToken, RefreshToken.session_id == LoginSession.id)
+        .where(_is(token))
+        .scalar_subquery()
+    )
+    statement = select(User).where(User.id == its_user, User.is_active)
+    return await session.scalar(statement.with_for_update(read=True))
+
+
 async def _locked_session(session: AsyncSession, token: str) -> LoginSession | None:
     """The session of a token, locked: whoever else uses one of its tokens waits."""
     its_session = select(RefreshToken.session_id).where(_is(token)).scalar_subquery()
     statement = select(LoginSession).where(LoginSession.id == its_session)
     return await session.scalar(statement.with_for_update())
-
-
-async def _live_user(
-    session: AsyncSession, login: LoginSession | None, now: datetime
-) -> User | None:
-    """The user of a session that is not over, if they may still log in."""
-    if login is None or not login.is_live(now):
-        return None
-    statement = select(User).where(User.id == login.user_id, User.is_active)
-    return await session.scalar(statement)
 
 
 async def _use_up(session: AsyncSession, token: str, now: datetime) -> bool:

@@ -15,16 +15,14 @@ from app.core.context import request_context
 from app.core.exceptions import InvalidToken, NotFound
 from app.core.permissions import Caller
 from app.core.security import AccessClaims, AccessTokens
-from app.crud import audit, refresh
+from app.crud import audit, authorization, refresh
 from app.crud.listings import Listing
 from app.crud.pages import PageOf, Pages
 from app.database import Act, Written
 from app.models.audit import AuditAct
 from app.models.base import UtcDateTime, utc_now
-from app.models.roles import Role, RolePermission, effective
 from app.models.sessions import MAX_IP, MAX_USER_AGENT, LoginSession
-from app.models.users import User, UserRole
-from app.reading import Query, Reader
+from app.reading import Reader
 from app.schemas.sessions import SessionQuery
 
 # Of one user at a time: whoever logs in once more ends the oldest.
@@ -146,21 +144,6 @@ async def list_own(pages: Pages, *, caller: Caller, query: SessionQuery) -> Page
     return page.of(lambda item: item | {"current": item["id"] == caller.session_id})
 
 
-_IDENTITY = Query(
-    select(Role.name, RolePermission.permission)
-    .select_from(LoginSession)
-    .join(User, User.id == LoginSession.user_id)
-    .outerjoin(UserRole, UserRole.user_id == User.id)
-    .outerjoin(Role, Role.id == UserRole.role_id)
-    .outerjoin(RolePermission, RolePermission.role_id == Role.id)
-    .where(
-        LoginSession.id == bindparam("session_id"),
-        LoginSession.user_id == bindparam("user_id"),
-        LoginSession.ended_at.is_(None),
-        LoginSession.expires_at > bindparam("now", type_=UtcDateTime()),
-        User.is_active,
-    )
-)
 # What a transaction must write to change who somebody is. New sessions and accounts do not.
 _SHAPING: tuple[Written, ...] = (
     ("sessions", Act.change),
@@ -213,13 +196,6 @@ class Identities:
         return caller
 
     async def _look_up(self, claims: AccessClaims) -> Caller:
-        given = {"session_id": claims.session_id, "user_id": claims.user_id, "now": utc_now()}
-        rows = await self._reader.rows(_IDENTITY, given)
-        if not rows:
-            raise InvalidToken
-        granted: dict[str, set[str]] = {}
-        for role, permission in rows:
-            if role is not None:
-                granted.setdefault(role, set()).add(permission)
-        permissions = (name for role, names in granted.items() for name in effective(role, names))
-        return Caller(claims.user_id, claims.session_id, frozenset(permissions))
+        who = {"user_id": claims.user_id, "session_id": claims.session_id}
+        rows = await self._reader.rows(authorization.CALLER, authorization.caller_parameters(**who))
+        return authorization.caller_of(rows, **who)

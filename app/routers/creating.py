@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar, cast
 
 from fastapi import Depends, Request
 from fastapi.security import SecurityScopes
@@ -23,11 +23,11 @@ from starlette.responses import Response
 
 from app.core.exceptions import Conflict, FieldError, Invalid, StillUnderWay
 from app.core.permissions import Caller, Permission
-from app.crud import idempotency
+from app.crud import authorization, idempotency
 from app.crud.idempotency import Answer, Kept, Key, Replay
 from app.models.users import email_key
 from app.quotas import Door
-from app.routers.deps import Gate, reader_of, who_may, writer_of
+from app.routers.deps import Gate, permissions_of, reader_of, who_may, writer_of
 from app.routers.doors import AtDoor
 from app.routers.lists import Json
 from app.schemas.users import normal_email
@@ -64,21 +64,39 @@ def made(shown: dict[str, Any], *, at: str, tag: str | None = None) -> Json:
 class Creation(Generic[C]):
     """Somebody's request to create something; of several with the same key, one does."""
 
-    def __init__(self, request: Request, caller: C, key: Key | None) -> None:
+    def __init__(
+        self, request: Request, caller: C, key: Key | None, required: Sequence[Permission] = ()
+    ) -> None:
         self._request = request
         self.caller = caller
         self._key = key
+        self._required = required
 
     async def run(self, work: Callable[[Unit], Json]) -> Response:
-        """Do a work that makes the response, in a short transaction (`app/writing.py`)."""
+        """Do a work that makes the response, in a short transaction (`app/writing.py`).
+
+        `caller` is confirmed in that transaction before the work begins.
+        """
         writer = writer_of(self._request)
         if self._key is None:
-            return await writer.run(work)
+            return await writer.run(partial(self._confirmed, work))
         async with self._or_replay(self._key):
-            return await writer.run(partial(_once, work, self._key))
+            return await writer.run(partial(self._confirmed, partial(_once, work, self._key)))
+
+    def _confirmed(self, work: Callable[[Unit], Response], unit: Unit) -> Response:
+        if self.caller is not None:
+            confirmed = authorization.confirm(unit, self.caller, self._required)
+            self.caller = cast("C", confirmed)
+        return work(unit)
 
     async def within(self, session: AsyncSession, make: Callable[[], Awaitable[Json]]) -> Response:
-        """Make the response, in the transaction of a session."""
+        """Make the response, in the transaction of a session.
+
+        `caller`, if there is one, is confirmed in that transaction before anything is made.
+        """
+        if self.caller is not None:
+            confirmed = await authorization.begin(session, self.caller, self._required)
+            self.caller = cast("C", confirmed)
         if self._key is None:
             return await make()
         async with self._or_replay(self._key):
@@ -157,7 +175,7 @@ class CreatingGate(TakesKey, Gate):
         self, request: Request, scopes: SecurityScopes
     ) -> Creation[Caller]:
         caller = await super().__call__(request, scopes)
-        return await _creation(request, caller)
+        return await _creation(request, caller, permissions_of(scopes))
 
 
 class CreatingDoor(TakesKey):
@@ -174,10 +192,12 @@ RoleCreation = Annotated[Creation[Caller], who_may(Permission.roles_write, gate=
 PublicCreation = Annotated[Creation[None], Depends(CreatingDoor())]
 
 
-async def _creation(request: Request, caller: C) -> Creation[C]:
+async def _creation(
+    request: Request, caller: C, required: Sequence[Permission] = ()
+) -> Creation[C]:
     """Raises Replay when it was answered before."""
     key = await _key_of(request, caller)
-    creation = Creation(request, caller, key)
+    creation = Creation(request, caller, key, required)
     if key is not None:
         state = request.app.state
         kept = await idempotency.find_or_forget(state.reader, state.database, key)

@@ -24,7 +24,7 @@ from app.core.permissions import (
     require_may_manage,
 )
 from app.core.security import AccessTokens, Passwords
-from app.crud import accounts, posts, roles, users
+from app.crud import accounts, authorization, posts, roles, users
 from app.crud.pages import Pages
 from app.crud.sessions import Identities
 from app.database import Database
@@ -149,11 +149,32 @@ class Gate(Identified):
         if caller is None:
             raise Unauthenticated
         if scopes.scopes:
-            require(caller, *map(Permission, scopes.scopes))
+            require(caller, *permissions_of(scopes))
         return caller
 
 
-_gate = Gate()
+class WriteGate(Gate):
+    """The gate of an operation that changes something in the request's session: it begins the
+    transaction, and finds out in it whether the caller still may.
+
+    What has to come before the transaction (hashing a password, looking for a repeated request)
+    has a gate without one, and begins it by `authorization.begin` itself.
+    """
+
+    async def __call__(  # type: ignore[override]  # more than Gate
+        self, request: Request, scopes: SecurityScopes, session: SessionDep
+    ) -> Caller:
+        # What is known already refuses without a lock.
+        caller = await super().__call__(request, scopes)
+        return await authorization.begin(session, caller, permissions_of(scopes))
+
+
+def permissions_of(scopes: SecurityScopes) -> list[Permission]:
+    """Return the permissions that an operation asks for: any of them is enough."""
+    return [Permission(name) for name in scopes.scopes]
+
+
+_gate, _write_gate = Gate(), WriteGate()
 MaybeCaller = Annotated[Caller | None, Depends(Identified())]
 
 
@@ -162,17 +183,24 @@ def who_may(*permissions: Permission, gate: Gate = _gate) -> Any:
     return Security(gate, scopes=[*permissions])
 
 
+def who_may_write(*permissions: Permission) -> Any:
+    """The same for an operation that changes something."""
+    return who_may(*permissions, gate=_write_gate)
+
+
+# Who reads.
 CurrentCaller = Annotated[Caller, who_may()]
 UsersReader = Annotated[Caller, who_may(Permission.users_read)]
-UsersWriter = Annotated[Caller, who_may(Permission.users_write)]
 RolesReader = Annotated[Caller, who_may(Permission.roles_read)]
-RolesWriter = Annotated[Caller, who_may(Permission.roles_write)]
-RolesAssigner = Annotated[Caller, who_may(Permission.roles_assign)]
-PostsWriter = Annotated[Caller, who_may(Permission.posts_write)]
-PostsEditor = Annotated[Caller, who_may(Permission.posts_write, Permission.posts_moderate)]
 AuditReader = Annotated[Caller, who_may(Permission.audit_read)]
 OutboxReader = Annotated[Caller, who_may(Permission.outbox_read)]
-OutboxWriter = Annotated[Caller, who_may(Permission.outbox_write)]
+# Who writes.
+ActingCaller = Annotated[Caller, who_may_write()]
+UsersWriter = Annotated[Caller, who_may_write(Permission.users_write)]
+RolesWriter = Annotated[Caller, who_may_write(Permission.roles_write)]
+RolesAssigner = Annotated[Caller, who_may_write(Permission.roles_assign)]
+PostsEditor = Annotated[Caller, who_may_write(Permission.posts_write, Permission.posts_moderate)]
+OutboxWriter = Annotated[Caller, who_may_write(Permission.outbox_write)]
 
 
 # --- Rows: unknown or invisible is 404, visible but not yours is 403 -------------------------
@@ -214,7 +242,7 @@ async def _deleted_user(
     return user
 
 
-async def _me(session: SessionDep, caller: CurrentCaller) -> User:
+async def _me(session: SessionDep, caller: ActingCaller) -> User:
     return await users.get_for_update(session, user_id=caller.user_id)
 
 
@@ -222,7 +250,7 @@ MyAccount = Annotated[User, Depends(_me)]
 
 
 async def _me_for_update(
-    user: MyAccount, session: SessionDep, caller: CurrentCaller, if_match: IfMatch
+    user: MyAccount, session: SessionDep, caller: ActingCaller, if_match: IfMatch
 ) -> User:
     await require_shown(if_match, partial(accounts.show_me, session, caller=caller))
     return user

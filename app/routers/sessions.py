@@ -13,6 +13,7 @@ from app.crud.refresh import Grant, renew
 from app.quotas import Door
 from app.routers.deps import (
     API,
+    ActingCaller,
     CurrentCaller,
     DatabaseDep,
     Id,
@@ -68,7 +69,7 @@ def token_answer(tokens: AccessTokens, grant: Grant) -> auth_schemas.Token:
 
 
 @router.post("/logout", status_code=204)
-async def logout(caller: CurrentCaller, session: SessionDep) -> None:
+async def logout(caller: ActingCaller, session: SessionDep) -> None:
     """End this session at once."""
     await sessions.log_out(session, caller=caller)
 
@@ -80,12 +81,12 @@ async def list_sessions(caller: CurrentCaller, query: SessionQuery, request: Req
 
 
 @router.delete("/sessions/{session_id}", status_code=204)
-async def end_session(session_id: Id, caller: CurrentCaller, session: SessionDep) -> None:
+async def end_session(session_id: Id, caller: ActingCaller, session: SessionDep) -> None:
     """End one of your sessions at once."""
     await sessions.end(session, caller=caller, session_id=session_id)
 
 
 @router.delete("/sessions", status_code=204)
-async def end_other_sessions(caller: CurrentCaller, session: SessionDep) -> None:
+async def end_other_sessions(caller: ActingCaller, session: SessionDep) -> None:
     """End all your sessions but this one at once."""
     await sessions.end_others(session, caller=caller)

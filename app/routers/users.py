@@ -18,6 +18,7 @@ from app.routers.creating import UserCreation, made
 from app.routers.deps import (
     API,
     MAILS,
+    ActingCaller,
     CurrentCaller,
     Id,
     MaybeCaller,
@@ -59,7 +60,7 @@ async def get_me(caller: CurrentCaller, request: Request) -> Json:
 
 @router.patch("/me", response_model=schemas.Me, responses=_STALE)
 async def update_me(
-    data: schemas.ProfileUpdate, user: MeForUpdate, caller: CurrentCaller, session: SessionDep
+    data: schemas.ProfileUpdate, user: MeForUpdate, caller: ActingCaller, session: SessionDep
 ) -> Json:
     """Change your profile; with `If-Match` only if it is still as you read it."""
     await users.update(session, user=user, data=data)
@@ -74,12 +75,13 @@ async def update_me(
 async def delete_me(
     confirmation: Confirming,
     data: auth_schemas.CurrentPassword,
-    caller: CurrentCaller,
     session: SessionDep,
     if_match: IfMatch,
 ) -> None:
     """Delete your account and your posts. You are logged out everywhere."""
-    user = await credentials.confirm(session, confirmation, current_password=data.current_password)
+    user, caller = await credentials.begin_deletion(
+        session, confirmation, current_password=data.current_password
+    )
     await require_shown(if_match, partial(accounts.show_me, session, caller=caller))
     await users.soft_delete(session, user=user)
 

@@ -1,0 +1,124 @@
+"""Authorization: who the caller is, and that their rights still hold where a change commits.
+
+A request is first checked against what is known of its caller, which may be as old as
+`sessions.REMEMBER_SECONDS` (docs/adr/0011-what-is-remembered.md). A transaction that writes asks
+again, by its first statement and with locks, before anything is decided or changed in it
+(docs/adr/0025-rights-in-the-transaction.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import lru_cache, partial
+from typing import Any
+
+from sqlalchemy import bindparam, func, literal, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.exceptions import InvalidToken
+from app.core.permissions import ADMIN_ROLE, GRANTING, Caller, Permission, require
+from app.crud.base import gathered, scattered_rows
+from app.models.base import UtcDateTime, utc_now
+from app.models.roles import Role, RolePermission, effective
+from app.models.sessions import LoginSession
+from app.models.users import User, UserRole
+from app.reading import Query, Values
+from app.writing import Unit, in_session
+
+_HELD = (
+    select(Role.id)
+    .join(UserRole, UserRole.role_id == Role.id)
+    .outerjoin(RolePermission, RolePermission.role_id == Role.id)
+    .where(UserRole.user_id == User.id)
+    .correlate(User)
+)
+_CALLER = (
+    select(
+        User.name,
+        gathered(Role.name, func.coalesce(RolePermission.permission, literal("")), of=_HELD),
+    )
+    # The user before the session: the order of locks that every transaction keeps.
+    .select_from(User)
+    .join(LoginSession, LoginSession.user_id == User.id)
+    .where(
+        User.id == bindparam("user_id"),
+        User.is_active,
+        LoginSession.id == bindparam("session_id"),
+        LoginSession.ended_at.is_(None),
+        LoginSession.expires_at > bindparam("now", type_=UtcDateTime()),
+    )
+)
+CALLER = Query(_CALLER)
+
+
+def _locking(*, shared: bool) -> Query:
+    return Query(_CALLER.with_for_update(read=shared, of=[User, LoginSession]))
+
+
+_SHARED, _EXCLUSIVE = _locking(shared=True), _locking(shared=False)
+_ADMIN_ID = select(Role.id).where(Role.name == ADMIN_ROLE).scalar_subquery()
+# By its id: MariaDB locks each index entry it walks, and two ways to one row can deadlock.
+_GRANTING_LOCK = Query(select(Role.id).where(Role.id == _ADMIN_ID).with_for_update())
+
+
+def caller_parameters(*, user_id: int, session_id: int) -> dict[str, Any]:
+    """Return the parameters of the queries for a caller."""
+    return {"user_id": user_id, "session_id": session_id, "now": utc_now()}
+
+
+def caller_of(rows: Values, *, user_id: int, session_id: int) -> Caller:
+    """Return the caller that a query found; raise InvalidToken for a session that is over, or a
+    user who is disabled or deleted."""
+    if not rows:
+        raise InvalidToken
+    name, held = rows[0]
+    return Caller(user_id, session_id, _permissions(held), name)
+
+
+# Nearly all users hold one of a few sets of roles.
+@lru_cache(256)
+def _permissions(held: str | None) -> frozenset[Permission]:
+    granted: dict[str, set[str]] = {}
+    for role, permission in scattered_rows(held):
+        granted.setdefault(role, set()).add(permission)
+    return frozenset(each for role, names in granted.items() for each in effective(role, names))
+
+
+def confirm(
+    unit: Unit, caller: Caller, any_of: Collection[Permission] = (), *, exclusive: bool = False
+) -> Caller:
+    """Return the caller as the database knows them now; raise InvalidToken or InsufficientScope
+    when they may not do this any more.
+
+    The caller's user and session stay locked until the transaction ends: `exclusive` for a
+    transaction that may change them, or shared with the caller's other requests.
+    """
+    given = caller_parameters(user_id=caller.user_id, session_id=caller.session_id)
+    rows = unit.rows(_EXCLUSIVE if exclusive else _SHARED, **given)
+    found = caller_of(rows, user_id=caller.user_id, session_id=caller.session_id)
+    if any_of:
+        require(found, *any_of)
+    return found
+
+
+async def begin(
+    session: AsyncSession,
+    caller: Caller,
+    any_of: Collection[Permission] = (),
+    *,
+    may_end_admin: bool = False,
+) -> Caller:
+    """Begin a transaction that writes for a caller: `confirm` as its first statement.
+
+    Transactions that can give or take rights (`any_of` holds one of GRANTING, or they may end an
+    administrator's account) first take one lock, one after the other: no rights change between
+    what such a transaction reads of its caller and what it changes.
+    """
+    if may_end_admin or not GRANTING.isdisjoint(any_of):
+        await in_session(session, lock_rights)
+    return await in_session(session, partial(confirm, caller=caller, any_of=any_of, exclusive=True))
+
+
+def lock_rights(unit: Unit) -> None:
+    """Lock the rights of all users against changes until the transaction ends."""
+    unit.rows(_GRANTING_LOCK)
