@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Boolean, ColumnElement, bindparam, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.exceptions import InvalidToken
 from app.core.permissions import Caller, Permission
 from app.crud.base import (
     gathered,
@@ -78,8 +79,12 @@ async def require(reader: Reader, *, user_id: int) -> None:
 
 
 async def read_me(reader: Reader, *, caller: Caller) -> dict[str, Any]:
-    """The caller's own account, with what its roles permit."""
-    return _with_permissions(await read(reader, user_id=caller.user_id), caller)
+    """The caller's own account, with what its roles permit. Raises InvalidToken for one that
+    another process has deleted since the caller was looked up."""
+    rows = await reader.rows(_ONE, {"user_id": caller.user_id})
+    if not rows:
+        raise InvalidToken
+    return _with_permissions(_item(rows[0]), caller)
 
 
 async def show(session: AsyncSession, *, caller: Caller, user_id: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.exc import StaleDataError
 
-from app.core.exceptions import WrongCurrentPassword
+from app.core.exceptions import InvalidToken, WrongCurrentPassword
 from app.core.keys import SecretKeys
 from app.core.passwords import Policy
 from app.core.permissions import Caller
@@ -35,16 +35,19 @@ class Confirmation:
     caller: Caller
 
     async def account(self, password: str) -> User:
-        """Theirs, if it is their password; else WrongCurrentPassword, or TooManyRequests. No
-        transaction is open while the password is hashed."""
+        """Theirs, if it is their password; else WrongCurrentPassword, or TooManyRequests.
+        InvalidToken when it has been deleted. No transaction is open while the password is
+        hashed."""
         caller = self.caller
         async with self.database.begin(readonly=True) as session:
             account = await session.scalar(select(User).where(User.id == caller.user_id))
-        stored = account.password_hash if account else None
-        key = account.email_key if account else ""
-        await self.attempt.on_account(key, session_id=caller.session_id, user_id=caller.user_id)
-        matches, _ = await self.passwords.verify(password, stored)
-        if account is None or not matches:
+        if account is None:
+            raise InvalidToken
+        await self.attempt.on_account(
+            account.email_key, session_id=caller.session_id, user_id=caller.user_id
+        )
+        matches, _ = await self.passwords.verify(password, account.password_hash)
+        if not matches:
             raise WrongCurrentPassword
         return account
 

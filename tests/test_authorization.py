@@ -1,0 +1,130 @@
+"""Every write behind a login asks again, in its own transaction, whether the caller still may."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.permissions import Permission
+from app.crud import sessions
+from app.database import Database
+from app.models.base import utc_now
+from app.models.roles import RolePermission
+from app.models.sessions import LoginSession
+from app.models.users import User, UserRole
+from tests.support.client import Client, Person
+from tests.support.document import documented
+from tests.support.matrix import SCENES, World, call, operation_of, snapshot
+from tests.support.people import holder
+from tests.test_permission_matrix import GATES
+
+pytestmark = pytest.mark.long
+
+Removal = Callable[[AsyncSession, int], Awaitable[object]]
+
+
+async def end_sessions(session: AsyncSession, user_id: int) -> None:
+    statement = update(LoginSession).values(ended_at=utc_now())
+    await session.execute(statement.where(LoginSession.user_id == user_id))
+
+
+async def let_sessions_expire(session: AsyncSession, user_id: int) -> None:
+    statement = update(LoginSession).values(expires_at=utc_now())
+    await session.execute(statement.where(LoginSession.user_id == user_id))
+
+
+async def disable(session: AsyncSession, user_id: int) -> None:
+    await session.execute(update(User).values(is_active=False).where(User.id == user_id))
+
+
+async def soft_delete(session: AsyncSession, user_id: int) -> None:
+    await session.execute(update(User).values(deleted_at=utc_now()).where(User.id == user_id))
+
+
+async def revoke_roles(session: AsyncSession, user_id: int) -> None:
+    await session.execute(delete(UserRole).where(UserRole.user_id == user_id))
+
+
+async def empty_roles(session: AsyncSession, user_id: int) -> None:
+    theirs = select(UserRole.role_id).where(UserRole.user_id == user_id).scalar_subquery()
+    await session.execute(delete(RolePermission).where(RolePermission.role_id == theirs))
+
+
+def _security(row: str) -> list[str]:
+    """The scopes an operation asks for: none for a login alone."""
+    _, _, operation = documented().operations[operation_of(row)]
+    return [scope for entry in operation["security"] for scope in entry.get("OAuth2", [])]
+
+
+def _writes_behind_a_login(row: str) -> bool:
+    method, _, operation = documented().operations[operation_of(row)]
+    return method not in {"get", "head"} and any("OAuth2" in each for each in operation["security"])
+
+
+WRITING = [row for row in SCENES if _writes_behind_a_login(row)]
+REMOVALS: dict[Removal, int] = {
+    end_sessions: 401,
+    let_sessions_expire: 401,
+    disable: 401,
+    soft_delete: 401,
+    revoke_roles: 403,
+    empty_roles: 403,
+}
+
+
+def _removals(row: str) -> dict[Removal, int]:
+    """What ends an operation: rights only where it asks for any, and not those of everybody."""
+    return {
+        removal: status
+        for removal, status in REMOVALS.items()
+        if status == 401
+        or (removal is revoke_roles and _security(row))
+        or (removal is empty_roles and row in GATES)
+    }
+
+
+@pytest.fixture
+def long_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing known of a caller is forgotten because of the time alone."""
+    monkeypatch.setattr(sessions, "REMEMBER_SECONDS", 3_600)
+
+
+def test_the_rows_are_all_there() -> None:
+    assert {"create_post", "update_me", "logout", "assign_role", "retry_mail"} <= set(WRITING)
+    assert len({operation_of(row) for row in WRITING}) >= 20
+
+
+@pytest.mark.parametrize("row", WRITING)
+@pytest.mark.usefixtures("long_memory")
+async def test_a_write_asks_again_in_its_transaction(
+    client: Client, other_process: Database, row: str
+) -> None:
+    """A65: another process takes away a session, an account or a right. This one still remembers
+    the caller, lets them through its gate, and refuses them where it would commit."""
+    world = World(await client.admin(), {})
+    for removal, status in _removals(row).items():
+        scene = await SCENES[row](world)
+        actor = await holder(client, *Permission) if row in GATES else scene.owner
+        assert isinstance(actor, Person)
+        assert (await actor.get("/auth/sessions")).status_code == 200, "the caller is remembered"
+        async with other_process.begin() as session:
+            await removal(session, actor.id)
+        assert (await actor.get("/auth/sessions")).status_code == 200, "and still is"
+        before = await snapshot(client.database)
+        response = await call(actor, row, scene)
+        assert response.status_code == status, f"{removal.__name__}: {response.text}"
+        assert await snapshot(client.database) == before, "the refused write changed something"
+
+
+@pytest.mark.usefixtures("long_memory")
+async def test_an_account_deleted_elsewhere_is_no_longer_read(
+    client: Client, other_process: Database
+) -> None:
+    """A24: a process that still remembers the caller answers 401, as if it did not."""
+    person = await client.user()
+    async with other_process.begin() as session:
+        await soft_delete(session, person.id)
+    assert (await person.get("/users/me")).status_code == 401
