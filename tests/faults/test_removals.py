@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from app.core.permissions import ADMIN_ROLE, Permission
 from app.models.base import INCLUDE_DELETED
-from app.models.roles import RolePermission
+from app.models.roles import Role, RolePermission
 from app.models.users import User, UserRole
 from tests.conftest import wipe
 from tests.faults.report import Report
