@@ -44,7 +44,8 @@ _TRANSIENT_ERRNOS = {1205, 1213, 1020}
 _TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03"}
 # Refused, gone, too many connections, read-only, shutting down, statement timed out.
 _OUTAGE_ERRNOS = {1040, 1053, 1129, 1158, 1159, 1160, 1161, 1203, 1290, 1317, 1836, 1927, 1969}
-_OUTAGE_ERRNOS |= {3024, *range(2000, 2056)}
+# A node that has lost its cluster: it takes no statement, or no commit.
+_OUTAGE_ERRNOS |= {3024, *range(2000, 2056), 1047, 1180}
 # A unique key is taken, or a foreign key points nowhere.
 _KEY_ERRNOS = {1062, 1451, 1452}
 _KEY_SQLSTATES = {"23503", "23505"}
@@ -103,6 +104,8 @@ class Database:
     def _note_cluster(self, connection: Any, record: Any) -> None:
         self._is_cluster = galera.is_node(connection)
         record.info[_CLUSTER] = self._is_cluster
+        if self._is_cluster:
+            galera.wait_for_others(connection)
 
     @asynccontextmanager
     async def begin(self, *, readonly: bool = False) -> AsyncIterator[AsyncSession]:

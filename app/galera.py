@@ -13,6 +13,10 @@ from typing import Any
 _LOOK = "SHOW VARIABLES WHERE Variable_name IN ('wsrep_on', 'wsrep_provider')"
 
 
+# SELECT, UPDATE and DELETE, INSERT: only the first statement of a transaction waits.
+_WAIT = "SET SESSION wsrep_sync_wait = 7"
+
+
 def is_node(connection: Any) -> bool:
     """Return whether a driver's connection leads to a node of a Galera cluster."""
     cursor = connection.cursor()
@@ -22,3 +26,15 @@ def is_node(connection: Any) -> bool:
     finally:
         cursor.close()
     return found.get("wsrep_on") in {"on", "1"} and found.get("wsrep_provider", "none") != "none"
+
+
+def wait_for_others(connection: Any) -> None:
+    """Have each transaction of a connection begin with what other nodes committed before it.
+
+    Otherwise a right that another node has withdrawn, and acknowledged, would still be read here.
+    """
+    cursor = connection.cursor()
+    try:
+        cursor.execute(_WAIT)
+    finally:
+        cursor.close()

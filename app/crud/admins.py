@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.exceptions import LastAdmin
 from app.core.permissions import ADMIN_ROLE
+from app.crud import guards
 from app.models.roles import Role
 from app.models.users import User, UserRole
 
@@ -16,12 +17,17 @@ async def keep_an_admin(session: AsyncSession, *, without: int) -> None:
 
     Locks the admin role's row, so that of two admins who remove each other at the same
     moment the second one is counted after the first is gone. By its id, as everybody does:
-    MariaDB locks each index entry it walks, and two ways to one row would be a deadlock.
+    MariaDB locks each index entry it walks, and two ways to one row would be a deadlock. When
+    `without` is one of the active admins the row is also written, as locks end at a node.
     """
-    role_id = select(Role.id).where(Role.name == ADMIN_ROLE).scalar_subquery()
-    await session.scalar(select(Role.id).where(Role.id == role_id).with_for_update())
-    if set(await session.scalars(_active_admins())) == {without}:
+    named = select(Role.id).where(Role.name == ADMIN_ROLE).scalar_subquery()
+    role = select(Role.id).where(Role.id == named).with_for_update()
+    role_id = (await session.scalars(role)).one()
+    admins = set(await session.scalars(_active_admins()))
+    if admins == {without}:
         raise LastAdmin
+    if without in admins:
+        await guards.touch_role(session, role_id)
 
 
 async def has_admin(session: AsyncSession) -> bool:

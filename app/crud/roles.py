@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from app.core.exceptions import RoleNameTaken, SystemRole
-from app.core.permissions import ADMIN_ROLE, SYSTEM_ROLES, Caller, Permission, require_holds
-from app.crud import accounts, admins, audit
+from app.core.permissions import ADMIN_ROLE, SYSTEM_ROLES, USER_ROLE, Caller, Permission, require_holds
+from app.crud import accounts, admins, audit, guards
 from app.crud.base import (
     add_if_missing,
     changed_by,
@@ -121,8 +121,13 @@ async def update(session: AsyncSession, *, caller: Caller, role: Role, data: Rol
         sorted(before - set(role.permissions)),
     )
     if fields or granted or revoked:
+        # What a role grants is in another table.
+        await guards.touch_role(session, role.id)
         told: dict[str, Any] = {"fields": fields, "granted": granted, "revoked": revoked}
         audit.record(session, AuditAct.role_updated, role, name=role.name, **told)
+    # Everybody has the role `user`: all their sessions would be too many rows, always in use.
+    if revoked and role.name != USER_ROLE:
+        await guards.touch_sessions_of_role(session, role.id)
     return role
 
 
@@ -138,6 +143,7 @@ async def soft_delete(session: AsyncSession, *, caller: Caller, role: Role) -> N
     require_holds(caller, role.permissions)
     role.soft_delete()
     await flush_out(session, role)
+    await guards.touch_sessions_of_role(session, role.id)
     await session.execute(delete(UserRole).where(UserRole.role_id == role.id))
     audit.record(session, AuditAct.role_deleted, role, name=role.name)
 
@@ -147,6 +153,7 @@ async def assign(session: AsyncSession, *, caller: Caller, user: User, role_id: 
     role = await get_for_update(session, role_id=role_id)
     require_holds(caller, role.permissions)
     if await add_if_missing(session, UserRole(user_id=user.id, role_id=role.id)):
+        await _touch_both(session, user, role)
         audit.record(session, AuditAct.role_granted, user, role_id=role.id, role=role.name)
 
 
@@ -160,7 +167,15 @@ async def revoke(session: AsyncSession, *, caller: Caller, user: User, role_id: 
         delete(UserRole).where(UserRole.user_id == user.id, UserRole.role_id == role.id)
     )
     if cast("CursorResult[Any]", taken).rowcount:
+        await _touch_both(session, user, role)
+        await guards.touch_sessions_of_user(session, user.id)
         audit.record(session, AuditAct.role_revoked, user, role_id=role.id, role=role.name)
+
+
+async def _touch_both(session: AsyncSession, user: User, role: Role) -> None:
+    """Conflict with whatever else decides by who has which role: the rows of both were locked."""
+    await guards.touch_user(session, user.id)
+    await guards.touch_role(session, role.id)
 
 
 async def list_roles(pages: Pages, *, query: RoleQuery) -> PageOf[dict[str, Any]]:

@@ -1,0 +1,54 @@
+"""Writes to the row on which an invariant rests, so that the invariant also holds on a cluster.
+
+Row locks are a node's own. Transactions on two nodes conflict only in rows that both write, so
+both sides of a race write the row that both lock (docs/adr/0025-invariants-under-certification.md).
+On a single server the lock is enough, and nothing is written.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, inspect, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.database import on_cluster
+from app.models.roles import Role
+from app.models.sessions import LoginSession
+from app.models.users import User, UserRole
+
+
+async def touch_user(session: AsyncSession, user_id: int) -> None:
+    """Conflict with whatever else writes the row of a (locked) user."""
+    await _touch(session, User, User.id == user_id)
+
+
+async def touch_role(session: AsyncSession, role_id: int) -> None:
+    """Conflict with whatever else writes the row of a (locked) role."""
+    await _touch(session, Role, Role.id == role_id)
+
+
+async def touch_sessions_of_user(session: AsyncSession, user_id: int) -> None:
+    """Conflict with every write that a user is authorised for at this moment."""
+    await _touch(session, LoginSession, _is_live(LoginSession.user_id == user_id))
+
+
+async def touch_sessions_of_role(session: AsyncSession, role_id: int) -> None:
+    """Conflict with every write that those who have a role are authorised for at this moment."""
+    having = select(UserRole.user_id).where(UserRole.role_id == role_id)
+    await _touch(session, LoginSession, _is_live(LoginSession.user_id.in_(having)))
+
+
+def _is_live(which: ColumnElement[bool]) -> ColumnElement[bool]:
+    return which & LoginSession.ended_at.is_(None)
+
+
+async def _touch(session: AsyncSession, model: type[Any], which: ColumnElement[bool]) -> None:
+    connection = await session.connection()
+    if not await connection.run_sync(on_cluster):
+        return
+    # Past the session: this changes nothing that was loaded, or is remembered of anybody.
+    table: Any = inspect(model).local_table
+    # Nor may it count as a change of the row: ETags and `updated_at` stay.
+    values = {"guard": table.c.guard + 1, "updated_at": table.c.updated_at}
+    await connection.execute(update(table).where(which).values(values))
