@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -109,12 +107,12 @@ async def galera_cluster() -> AsyncIterator[Cluster]:
     ports = free_ports(4 * NODES)
     cluster = Cluster()
     try:
-        subprocess.run(making("mariadb", folder), check=True, capture_output=True)
         for number in range(NODES):
             at, replication, ist, sst = ports[4 * number : 4 * number + 4]
             own = folder / f"node{number}"
-            own.mkdir()
-            shutil.copytree(folder / "data", own / "data")
+            (own / "data").mkdir(parents=True)
+            if number == 0:
+                subprocess.run(making("mariadb", own), check=True, capture_output=True)
             if AS_ROOT:
                 subprocess.run(["chown", "-R", "mysql", own], check=True)
             node = Node("mariadb", own, at, replication=replication, transfer=(ist, sst))
@@ -128,7 +126,7 @@ async def galera_cluster() -> AsyncIterator[Cluster]:
     finally:
         for node in cluster.nodes:
             node.end()
-        shutil.copytree(folder, "/tmp/galdbg", dirs_exist_ok=True, ignore=shutil.ignore_patterns("data")); shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def joined(node: Node) -> None:
