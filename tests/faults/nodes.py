@@ -57,7 +57,13 @@ class Nodes:
     clients: list[httpx2.AsyncClient]
     databases: list[Database]
     password_hash: str
-    overlapping: int = 0
+    overlapping: int = 0  # rounds in which all requests were under way at one moment
+    requests: int = 0
+    acknowledged: int = 0
+
+    def reset_counts(self) -> None:
+        """Count anew."""
+        self.overlapping = self.requests = self.acknowledged = 0
 
     async def send(
         self, node: int, who: Person | None, method: str, path: str, json: Any = None, **more: Any
@@ -80,6 +86,8 @@ class Nodes:
 
         done = await asyncio.gather(*map(timed, requests))
         self.overlapping += max(each[0] for each in done) < min(each[2] for each in done)
+        self.requests += len(done)
+        self.acknowledged += sum(response.is_success for _, response, _ in done)
         for _, response, _ in done:
             assert response.status_code in ANSWERS, (response.status_code, response.text)
         return [response for _, response, _ in done]

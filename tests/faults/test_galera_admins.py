@@ -7,7 +7,7 @@ from random import Random
 
 import httpx2
 import pytest
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Select, func, insert, select, update
 
 from app.core.permissions import ADMIN_ROLE
 from app.models.roles import Role
@@ -15,6 +15,7 @@ from app.models.sessions import LoginSession
 from app.models.users import User, UserRole
 from tests.faults.nodes import Nodes, Person
 from tests.faults.report import Report
+from tests.faults.rounds import Round, run
 from tests.support.client import PASSWORD
 
 pytestmark = pytest.mark.faults
@@ -51,40 +52,29 @@ def leave(nodes: Nodes, node: int, who: Person, _: Person, __: int) -> Awaitable
 WAYS = (demote, disable, delete, resign, leave)
 
 
-@pytest.mark.parametrize(
-    "ways", [[each, each] for each in WAYS] + [[]], ids=lambda ways: ways[0].__name__ if ways else "mixed"
-)
+@pytest.mark.parametrize("ways", [*WAYS, None], ids=lambda way: way.__name__ if way else "mixed")
 async def test_an_admin_is_left(
-    nodes: Nodes, ways: list[Way], whole: bool, seed: int, report: Report
+    nodes: Nodes, ways: Way | None, whole: bool, seed: int, report: Report
 ) -> None:
-    random, rounds = Random(seed), 50 if whole else 8
-    async with nodes.databases[0].begin() as session:
-        role_id = (await session.scalars(select(Role.id).where(Role.name == ADMIN_ROLE))).one()
-    one, other = await nodes.person(ADMIN_ROLE, "user"), await nodes.person(ADMIN_ROLE, "user")
-    before, violations, done = nodes.cluster.conflicts(), 0, 0
-    nodes.overlapping = 0
-    for number in range(rounds):
-        await two_admins(nodes, role_id, one, other)
-        first, second = ways or random.choices(WAYS, k=2)
-        responses = await nodes.race(
-            first(nodes, 0, one, other, role_id), second(nodes, 1, other, one, role_id)
-        )
-        done += sum(response.is_success for response in responses)
-        violations += await nodes.count(active_admins()) == 0
-        report.progress(f"round {number + 1}/{rounds}, {violations} without an admin")
-    await nodes.change(update(User).values(is_active=False))
-    conflicts = nodes.cluster.conflicts() - before
-    report.row(
-        test=f"no admin left: {ways[0].__name__ if ways else 'mixed'}",
-        database="galera",
-        faults=conflicts,
-        requests=2 * rounds,
-        acknowledged=done,
-        lost=violations,
-    )
-    assert violations == 0
-    assert done >= rounds * 0.8
-    assert nodes.overlapping == rounds
+    random = Random(seed)
+
+    async def no_admin_left(nodes: Nodes) -> Round:
+        await nodes.change(update(User).values(is_active=False))
+        one, other = await nodes.person(ADMIN_ROLE), await nodes.person(ADMIN_ROLE)
+        async with nodes.databases[0].begin() as session:
+            role_id = (await session.scalars(select(Role.id).where(Role.name == ADMIN_ROLE))).one()
+
+        async def once() -> bool:
+            await two_admins(nodes, role_id, one, other)
+            first, second = random.choices(WAYS, k=2) if ways is None else (ways, ways)
+            await nodes.race(
+                first(nodes, 0, one, other, role_id), second(nodes, 1, other, one, role_id)
+            )
+            return await nodes.count(active_admins()) == 0
+
+        return once
+
+    await run(nodes, no_admin_left, report, rounds=50 if whole else 8)
 
 
 async def two_admins(nodes: Nodes, role_id: int, one: Person, other: Person) -> None:
@@ -99,7 +89,7 @@ async def two_admins(nodes: Nodes, role_id: int, one: Person, other: Person) -> 
     )
 
 
-def active_admins() -> object:
+def active_admins() -> Select[int]:
     return (
         select(func.count())
         .select_from(User)
