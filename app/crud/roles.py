@@ -10,7 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from app.core.exceptions import RoleNameTaken, SystemRole
-from app.core.permissions import ADMIN_ROLE, SYSTEM_ROLES, USER_ROLE, Caller, Permission, require_holds
+from app.core.permissions import (
+    ADMIN_ROLE,
+    SYSTEM_ROLES,
+    USER_ROLE,
+    Caller,
+    Permission,
+    require_holds,
+)
 from app.crud import accounts, admins, audit, guards
 from app.crud.base import (
     add_if_missing,

@@ -66,9 +66,19 @@ class Nodes:
         self.overlapping = self.requests = self.acknowledged = 0
 
     async def send(
-        self, node: int, who: Person | None, method: str, path: str, json: Any = None, **more: Any
+        self,
+        node: int,
+        who: Person | None,
+        method: str,
+        path: str,
+        json: Any = None,
+        *,
+        after: float = 0,
+        **more: Any,
     ) -> httpx2.Response:
-        """A request to one node."""
+        """A request to one node, `after` so many seconds."""
+        if after:
+            await asyncio.sleep(after)
         headers = (who.headers if who else {}) | more.pop("headers", {})
         client = self.clients[node]
         return await client.request(method, API + path, json=json, headers=headers, **more)
@@ -175,9 +185,7 @@ async def cluster() -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-async def nodes(
-    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Nodes]:
+async def nodes(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Nodes]:
     """The API on two nodes, on a migrated database."""
     folder = tmp_path_factory.mktemp("nodes")
     cluster.nodes[0].make_database(DATABASE)

@@ -41,7 +41,9 @@ def delete(
     return nodes.send(node, who, "DELETE", f"/users/{whom.id}")
 
 
-def resign(nodes: Nodes, node: int, who: Person, _: Person, role: int) -> Awaitable[httpx2.Response]:
+def resign(
+    nodes: Nodes, node: int, who: Person, _: Person, role: int
+) -> Awaitable[httpx2.Response]:
     return nodes.send(node, who, "DELETE", f"/users/{who.id}/roles/{role}")
 
 
@@ -83,9 +85,9 @@ async def two_admins(nodes: Nodes, role_id: int, one: Person, other: Person) -> 
     await nodes.change(
         update(User).where(User.id.in_(both)).values(is_active=True, deleted_at=None),
         update(LoginSession).where(LoginSession.user_id.in_(both)).values(ended_at=None),
-        insert(UserRole).prefix_with("IGNORE").values(
-            [{"user_id": each, "role_id": role_id} for each in both]
-        ),
+        insert(UserRole)
+        .prefix_with("IGNORE")
+        .values([{"user_id": each, "role_id": role_id} for each in both]),
     )
 
 

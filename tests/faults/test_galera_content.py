@@ -100,9 +100,7 @@ async def user_restored_and_deleted(nodes: Nodes) -> Round:
     async def once() -> bool:
         await alive(nodes, author)
         await post_in_trash(nodes, author)
-        await nodes.change(
-            update(Post).where(Post.author_id == author.id).values(deleted_at=None)
-        )
+        await nodes.change(update(Post).where(Post.author_id == author.id).values(deleted_at=None))
         assert (await nodes.send(0, boss, "DELETE", f"/users/{author.id}")).status_code == 204
         await nodes.race(
             nodes.send(0, boss, "POST", f"/users/{author.id}/restore"),
@@ -240,7 +238,5 @@ RACES: list[Race] = [
 
 
 @pytest.mark.parametrize("race", RACES, ids=lambda race: race.__name__)
-async def test_no_round_is_violated(
-    nodes: Nodes, race: Race, whole: bool, report: Report
-) -> None:
+async def test_no_round_is_violated(nodes: Nodes, race: Race, whole: bool, report: Report) -> None:
     await run(nodes, race, report, rounds=50 if whole else 4)

@@ -104,21 +104,10 @@ async def galera_cluster() -> AsyncIterator[Cluster]:
     """A cluster in step; its processes are killed, and its data is gone, after the block."""
     folder = Path(tempfile.mkdtemp(prefix="cimiento-galera-"))
     folder.chmod(0o755)
-    ports = free_ports(4 * NODES)
     cluster = Cluster()
     try:
-        for number in range(NODES):
-            at, replication, ist, sst = ports[4 * number : 4 * number + 4]
-            own = folder / f"node{number}"
-            (own / "data").mkdir(parents=True)
-            if number == 0:
-                subprocess.run(making("mariadb", own), check=True, capture_output=True)
-            if AS_ROOT:
-                subprocess.run(["chown", "-R", "mysql", own], check=True)
-            node = Node("mariadb", own, at, replication=replication, transfer=(ist, sst))
-            node.peers = ports[1::4]
-            node.is_first = number == 0
-            cluster.nodes.append(node)
+        cluster.nodes = await asyncio.to_thread(_made, folder)
+        for node in cluster.nodes:
             node.start()
             await joined(node)
             node.is_first = False
@@ -129,9 +118,26 @@ async def galera_cluster() -> AsyncIterator[Cluster]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _made(folder: Path) -> list[Node]:
+    """The nodes: the first with the data of an empty server, which the others will copy."""
+    nodes, ports = [], free_ports(4 * NODES)
+    for number in range(NODES):
+        at, replication, ist, sst = ports[4 * number : 4 * number + 4]
+        own = folder / f"node{number}"
+        (own / "data").mkdir(parents=True)
+        if number == 0:
+            subprocess.run(making("mariadb", own), check=True, capture_output=True)
+        if AS_ROOT:
+            subprocess.run(["chown", "-R", "mysql", own], check=True)
+        node = Node("mariadb", own, at, replication=replication, transfer=(ist, sst))
+        node.peers, node.is_first = ports[1::4], number == 0
+        nodes.append(node)
+    return nodes
+
+
 async def joined(node: Node) -> None:
     """Return when a node that was started is in step."""
     await node.ready()
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await asyncio.to_thread(node.has_joined):
+        while not await asyncio.to_thread(node.has_joined):  # noqa: ASYNC110 nobody tells
             await asyncio.sleep(0.05)
