@@ -63,9 +63,13 @@ async def test_each_connection_says_whether_it_leads_to_a_node(tmp_path: Path) -
     assert event.contains(database.engine.sync_engine, "connect", opened)
     assert not database.is_cluster
     first, second = SimpleNamespace(info={}), SimpleNamespace(info={})
-    opened(Answering(wsrep_on="ON", wsrep_provider=PROVIDER), first)
+    node = Answering(wsrep_on="ON", wsrep_provider=PROVIDER)
+    opened(node, first)
+    assert "wsrep_sync_wait = 7" in node.statements[-1], "it waits for what others committed"
     assert database.is_cluster
     assert on_cluster(first)
-    opened(Answering(), second)  # a server that was put in the place of the other
+    other = Answering()
+    opened(other, second)  # a server that was put in the place of the other
     assert not database.is_cluster
     assert not on_cluster(second)
+    assert len(other.statements) == 1

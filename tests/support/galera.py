@@ -103,7 +103,6 @@ class Cluster:
 async def galera_cluster() -> AsyncIterator[Cluster]:
     """A cluster in step; its processes are killed, and its data is gone, after the block."""
     folder = Path(tempfile.mkdtemp(prefix="cimiento-galera-"))
-    folder.chmod(0o755)
     cluster = Cluster()
     try:
         cluster.nodes = await asyncio.to_thread(_made, folder)
@@ -120,6 +119,7 @@ async def galera_cluster() -> AsyncIterator[Cluster]:
 
 def _made(folder: Path) -> list[Node]:
     """The nodes: the first with the data of an empty server, which the others will copy."""
+    folder.chmod(0o755)
     nodes, ports = [], free_ports(4 * NODES)
     for number in range(NODES):
         at, replication, ist, sst = ports[4 * number : 4 * number + 4]
