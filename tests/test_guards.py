@@ -5,24 +5,27 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import httpx2
 import pytest
 from sqlalchemy import select
 
+from app import writing
 from app.core.permissions import ADMIN_ROLE, Permission
 from app.crud import guards
 from app.models.base import INCLUDE_DELETED
 from app.models.roles import Role
 from app.models.sessions import LoginSession
 from app.models.users import User
+from app.writing import Unit, in_session
 from tests.support.client import PASSWORD, Client, Person
 
 
 @pytest.fixture
 def on_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take every server for a node of a cluster."""
-    monkeypatch.setattr(guards, "on_cluster", lambda _: True)
+    monkeypatch.setattr(writing, "on_cluster", lambda _: True)
 
 
 Guards = dict[str, int]
@@ -47,7 +50,11 @@ async def written(client: Client, act: Awaitable[httpx2.Response]) -> set[str]:
     before = await guards_of(client)
     response = await act
     assert response.is_success, response.text
-    after = await guards_of(client)
+    return raised(before, await guards_of(client))
+
+
+def raised(before: Guards, after: Guards) -> set[str]:
+    """The rows whose counter has grown."""
     return {row for row, count in after.items() if count > before.get(row, 0)}
 
 
@@ -226,3 +233,27 @@ async def test_what_was_written_for_it_changes_nothing_that_is_shown(
     assert after.json() == before.json()
     assert after.headers["etag"] == before.headers["etag"]
     assert "guard" not in after.text
+
+
+@pytest.mark.usefixtures("on_a_node")
+async def test_a_session_is_touched_by_what_it_authorises(client: Client, people: People) -> None:
+    before = await guards_of(client)
+    async with client.database.begin() as session:
+        login = await session.scalar(
+            select(LoginSession).where(LoginSession.user_id == people.ana.id)
+        )
+        assert login is not None
+        await in_session(session, partial(guards.touch_session, session_id=login.id))
+    after = await guards_of(client)
+    assert raised(before, after) == {f"session of {people.ana.id}"}
+
+
+@pytest.mark.usefixtures("on_a_node")
+@pytest.mark.parametrize("database_url", ["mariadb", "postgresql"], indirect=True)
+async def test_short_transactions_touch_rows_too(client: Client, people: People) -> None:
+    def touch(unit: Unit) -> None:
+        unit.touch(User, User.id == people.ana.id)
+
+    before = await guards_of(client)
+    await client.app.state.writer.run(touch)
+    assert raised(before, await guards_of(client)) == {f"user {people.ana.id}"}

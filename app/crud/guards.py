@@ -1,21 +1,27 @@
 """Writes to the row on which an invariant rests, so that the invariant also holds on a cluster.
 
 Row locks are a node's own. Transactions on two nodes conflict only in rows that both write, so
-both sides of a race write the row that both lock (docs/adr/0025-invariants-under-certification.md).
+both sides of a race write the row that both lock (docs/adr/0026-invariants-under-certification.md).
 On a single server the lock is enough, and nothing is written.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, inspect, select, update
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import on_cluster
 from app.models.roles import Role
 from app.models.sessions import LoginSession
 from app.models.users import User, UserRole
+from app.writing import Unit, in_session
+
+
+def touch_session(unit: Unit, session_id: int) -> None:
+    """Conflict with whatever ends a (locked) session, or takes from its user what it may do."""
+    unit.touch(LoginSession, LoginSession.id == session_id)
 
 
 async def touch_user(session: AsyncSession, user_id: int) -> None:
@@ -44,11 +50,4 @@ def _is_live(which: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 async def _touch(session: AsyncSession, model: type[Any], which: ColumnElement[bool]) -> None:
-    connection = await session.connection()
-    if not await connection.run_sync(on_cluster):
-        return
-    # Past the session: this changes nothing that was loaded, or is remembered of anybody.
-    table: Any = inspect(model).local_table
-    # Nor may it count as a change of the row: ETags and `updated_at` stay.
-    values = {"guard": table.c.guard + 1, "updated_at": table.c.updated_at}
-    await connection.execute(update(table).where(which).values(values))
+    await in_session(session, partial(Unit.touch, model=model, which=which))
