@@ -47,7 +47,7 @@ class Unit:
         self._dialect = dialect
         self._execute = execute
         self._written = written
-        self._is_cluster = is_cluster
+        self.is_cluster = is_cluster
 
     @classmethod
     def within(cls, session: Session) -> Unit:
@@ -93,7 +93,7 @@ class Unit:
     def touch(self, model: type[Base], which: ColumnElement[bool]) -> None:
         """On a cluster, write rows so that this transaction conflicts with others that write them
         (`crud/guards.py`). Nothing that is shown or remembered changes, and nothing is noted."""
-        if not self._is_cluster:
+        if not self.is_cluster:
             return
         table: Any = inspect(model).local_table
         values = {"guard": table.c.guard + 1, "updated_at": table.c.updated_at}

@@ -11,6 +11,7 @@ import pytest
 from app.core.permissions import ADMIN_ROLE, Permission
 from tests.faults.nodes import Nodes
 from tests.faults.report import Report
+from tests.faults.worlds import READY_SECONDS
 from tests.support.galera import Cluster, joined
 
 pytestmark = pytest.mark.faults
@@ -80,3 +81,42 @@ async def test_the_others_go_on_when_a_node_is_killed(
     )
     assert set(found) <= {201, 503}
     assert response.status_code == 201
+
+
+async def test_a_node_cut_off_from_the_others_refuses_and_comes_back(
+    nodes: Nodes, cluster: Cluster, report: Report
+) -> None:
+    """Neither reads nor writes: what it knows may be old. The other node goes on."""
+    author = await nodes.person("user")
+    found, elsewhere = Counter[int](), Counter[int]()
+    cluster.nodes[0].isolate(True)
+    try:
+        began = time.monotonic()
+        while time.monotonic() < began + STANDSTILL_SECONDS:
+            made, read, health, other = await asyncio.gather(
+                nodes.send(0, author, "POST", "/posts", {"title": "One", "content": ""}),
+                nodes.send(0, author, "GET", "/users/me"),
+                nodes.clients[0].get("/health/ready"),
+                nodes.send(1, author, "POST", "/posts", {"title": "One", "content": ""}),
+            )
+            found.update(each.status_code for each in (made, read, health))
+            elsewhere.update([other.status_code])
+            await asyncio.sleep(0.05)
+    finally:
+        cluster.nodes[0].isolate(False)
+    assert {made.status_code, read.status_code, health.status_code} == {503}
+    assert other.status_code == 201
+    assert set(found) <= {200, 201, 503}, found
+    assert set(elsewhere) <= {201, 503}, elsewhere
+    await joined(cluster.nodes[0])
+    async with asyncio.timeout(READY_SECONDS):
+        while (await nodes.clients[0].get("/health/ready")).status_code != 200:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    back = await nodes.send(0, author, "POST", "/posts", {"title": "One", "content": ""})
+    assert back.status_code == 201
+    report.row(
+        test=f"a node cut off: {dict(found)}; elsewhere {dict(elsewhere)}",
+        database="galera",
+        faults=1,
+        requests=found.total() + elsewhere.total(),
+    )

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pymysql
 from sqlalchemy.exc import DBAPIError
 
 from tests.support.database_servers import (
@@ -78,6 +79,15 @@ class Node(DatabaseServer):
         with self.engine("mysql").connect() as connection:
             found = connection.exec_driver_sql(f"SHOW GLOBAL STATUS LIKE '{name}'").one()
         return str(found[1])
+
+    def isolate(self, cut_off: bool) -> None:
+        """Let nothing through between this node and the others, or everything again."""
+        option = f"gmcast.isolate={int(cut_off)}"
+        # A node that is cut off refuses even a ROLLBACK, with which SQLAlchemy would end.
+        with pymysql.connect(
+            host="127.0.0.1", port=self.port, user="root", autocommit=True
+        ) as connection:
+            connection.cursor().execute(f"SET GLOBAL wsrep_provider_options = '{option}'")
 
     def has_joined(self) -> bool:
         """Return whether it is in step with the others."""
