@@ -1,27 +1,31 @@
 """Runs migrations against the database of the settings, or on a connection handed over.
 
 One process at a time: replicas that start together wait for the first, and find nothing left to
-do. The lock belongs to the connection, so a process that dies gives it back.
+do. The lock belongs to the connection, so a process that dies gives it back; on a cluster it is a
+row, whose holder must show that it is alive.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from typing import Any, Literal
 
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations.ops import MigrationScript
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from alembic import context
 from app.config import read_settings
-from app.database import connect, is_transient
+from app.database import connect, is_transient, on_cluster
+from app.migration_lease import BEAT_SECONDS, LEASES, Lease
 from app.models import Base
 from app.models.base import UtcDateTime
 from app.sqlite import LOCK_WAIT_SECONDS
@@ -40,6 +44,7 @@ def run(connection: Connection) -> None:
         transaction_per_migration=True,
         render_as_batch=connection.dialect.name == "sqlite",
         render_item=rendered,
+        include_name=lambda name, kind, _: (kind, name) != ("table", LEASES.name),
         process_revision_directives=numbered,
     )
     with context.begin_transaction():
@@ -99,6 +104,9 @@ def on_mariadb(connection: Connection) -> Iterator[None]:
     connection.exec_driver_sql(
         f"SET SESSION lock_wait_timeout={LOCK_WAIT_SECONDS}/*M!100100 , max_statement_time=0 */"
     )
+    if on_cluster(connection):
+        yield from leasing(connection)
+        return
     # Of the server, not of the database; and at most 64 characters long.
     name = sha256(f"{_LOCK}.{connection.engine.url.database}".encode()).hexdigest()
     take = text("SELECT GET_LOCK(:name, 0)").bindparams(name=name)
@@ -132,6 +140,38 @@ def holding(connection: Connection, take: Any, give: Any) -> Iterator[None]:
         connection.rollback()
         connection.execute(give)
         connection.commit()
+
+
+def leasing(connection: Connection) -> Iterator[None]:
+    """Take the lock of a cluster, and show in a thread that this process is alive."""
+    lease, ended = Lease(), threading.Event()
+    lease.prepare(connection)
+    wait_for(lambda: lease.take(connection))
+    alive = threading.Thread(target=lambda: asyncio.run(show_alive(lease, ended)), daemon=True)
+    alive.start()
+    try:
+        yield
+        connection.commit()
+    finally:
+        ended.set()
+        alive.join()
+        connection.rollback()
+        lease.give(connection)
+
+
+async def show_alive(lease: Lease, ended: threading.Event) -> None:
+    """Count in the row, on a connection of its own, until the migrations have ended."""
+    database = connect(read_settings())
+    while not await asyncio.to_thread(ended.wait, BEAT_SECONDS):
+        # A beat that fails is followed by the next.
+        with suppress(DBAPIError, OSError, TimeoutError):
+            async with database.engine.connect() as connection:
+                if not await connection.run_sync(lease.beat):
+                    # Suspended for so long that another process has gone on: not both at once.
+                    sys.stderr.write("cimiento: another process migrates now: run this again\n")
+                    sys.stderr.flush()
+                    os._exit(1)
+    await database.dispose()
 
 
 def wait_for(taken: Callable[[], bool]) -> None:

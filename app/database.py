@@ -27,7 +27,7 @@ from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.util import greenlet_spawn
 
-from app import sqlite
+from app import galera, sqlite
 from app.config import Settings
 from app.core.exceptions import AppError, Conflict, Unavailable
 from app.sqlite import LOCK_WAIT_SECONDS
@@ -38,12 +38,14 @@ POOL_RECYCLE_SECONDS = 1800
 STATEMENT_SECONDS = 10
 _READONLY = "cimiento_readonly"
 _WRITTEN = "cimiento_written"
+_CLUSTER = "cimiento_cluster"
 # MariaDB/MySQL error numbers and SQLSTATEs after which the same transaction may succeed.
 _TRANSIENT_ERRNOS = {1205, 1213, 1020}
 _TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03"}
 # Refused, gone, too many connections, read-only, shutting down, statement timed out.
 _OUTAGE_ERRNOS = {1040, 1053, 1129, 1158, 1159, 1160, 1161, 1203, 1290, 1317, 1836, 1927, 1969}
-_OUTAGE_ERRNOS |= {3024, *range(2000, 2056)}
+# A node that has lost its cluster: it takes no statement, or no commit.
+_OUTAGE_ERRNOS |= {3024, *range(2000, 2056), 1047, 1180}
 # A unique key is taken, or a foreign key points nowhere.
 _KEY_ERRNOS = {1062, 1451, 1452}
 _KEY_SQLSTATES = {"23503", "23505"}
@@ -79,6 +81,9 @@ class Database:
         self.probing = probing  # one connection, to look whether the database answers
         self.opener = opener  # of SQLite's connections
         self.changes = Changes()
+        self._is_cluster = False
+        if engine.dialect.name == "mysql":
+            event.listen(engine.sync_engine, "connect", self._note_cluster)
         reader = engine.execution_options(**{_READONLY: True})
         self._writing = async_sessionmaker(engine, expire_on_commit=False)
         self._reading = async_sessionmaker(reader, expire_on_commit=False)
@@ -87,6 +92,20 @@ class Database:
     def dialect(self) -> str:
         """`sqlite`, `mysql` (MariaDB too) or `postgresql`."""
         return self.engine.dialect.name
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether the server is a node of a Galera cluster, as the newest connection found it.
+
+        False until the write engine has connected; `on_cluster` says it of one connection.
+        """
+        return self._is_cluster
+
+    def _note_cluster(self, connection: Any, record: Any) -> None:
+        self._is_cluster = galera.is_node(connection)
+        record.info[_CLUSTER] = self._is_cluster
+        if self._is_cluster:
+            galera.wait_for_others(connection)
 
     @asynccontextmanager
     async def begin(self, *, readonly: bool = False) -> AsyncIterator[AsyncSession]:
@@ -130,6 +149,11 @@ class Database:
         await self.engine.dispose()
         await self.reading.dispose()
         await self.probing.dispose()
+
+
+def on_cluster(connection: Connection) -> bool:
+    """Return whether a connection of the write engine is one to a node of a Galera cluster."""
+    return bool(connection.info.get(_CLUSTER, False))
 
 
 class Changes:

@@ -18,14 +18,14 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import sqlalchemy.exc
-from sqlalchemy import Connection, Dialect, inspect
+from sqlalchemy import ColumnElement, Connection, Dialect, inspect, update
 from sqlalchemy import insert as insertion
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from app import sqlite
-from app.database import Act, Database, Written, written_by
+from app.database import Act, Database, Written, on_cluster, written_by
 from app.models.base import Base
 from app.reading import Parameter, Query, Values, arguments_of, moment, parameter
 
@@ -37,17 +37,28 @@ class Unit:
     """The statements of one transaction, which somebody else begins and ends."""
 
     def __init__(
-        self, dialect: Dialect, execute: Callable[[str, Any], Any], written: set[Written]
+        self,
+        dialect: Dialect,
+        execute: Callable[[str, Any], Any],
+        written: set[Written],
+        *,
+        is_cluster: bool = False,
     ) -> None:
         self._dialect = dialect
         self._execute = execute
         self._written = written
+        self.is_cluster = is_cluster
 
     @classmethod
     def within(cls, session: Session) -> Unit:
         """Statements in the transaction of a session."""
-        connection: Connection = session.connection()
-        return cls(connection.dialect, connection.exec_driver_sql, written_by(session))
+        return cls.on(session.connection(), written_by(session))
+
+    @classmethod
+    def on(cls, connection: Connection, written: set[Written]) -> Unit:
+        """Statements in the transaction of a connection."""
+        is_cluster = on_cluster(connection)
+        return cls(connection.dialect, connection.exec_driver_sql, written, is_cluster=is_cluster)
 
     def rows(self, query: Query, **given: Any) -> Values:
         """What a query finds, after what was written so far, as it goes into JSON."""
@@ -78,6 +89,17 @@ class Unit:
         except IntegrityError:
             self._execute("ROLLBACK TO SAVEPOINT missing", ())
         self._execute("RELEASE SAVEPOINT missing", ())
+
+    def touch(self, model: type[Base], which: ColumnElement[bool]) -> None:
+        """On a cluster, write rows so that this transaction conflicts with others that write them
+        (`crud/guards.py`). Nothing that is shown or remembered changes, and nothing is noted."""
+        if not self.is_cluster:
+            return
+        table: Any = inspect(model).local_table
+        values = {"guard": table.c.guard + 1, "updated_at": table.c.updated_at}
+        statement = update(table).where(which).values(values)
+        literal: Any = {"literal_binds": True}
+        self._execute(str(statement.compile(dialect=self._dialect, compile_kwargs=literal)), ())
 
 
 async def in_session(session: AsyncSession, work: Callable[[Unit], T]) -> T:
@@ -155,7 +177,7 @@ class Writer:
         """
 
         def with_unit(connection: Connection, written: set[Written]) -> T:
-            return work(Unit(connection.dialect, connection.exec_driver_sql, written))
+            return work(Unit.on(connection, written))
 
         return await self.database.transact(with_unit)
 

@@ -57,6 +57,8 @@ OUTAGES = [
     TimeoutError(),
     wrapped(pymysql.err.OperationalError(2003, "Can't connect")),
     wrapped(pymysql.err.OperationalError(1040, "Too many connections")),
+    wrapped(pymysql.err.OperationalError(1047, "WSREP has not yet prepared node")),
+    wrapped(pymysql.err.OperationalError(1180, "Got error 6 during COMMIT")),
     wrapped(psycopg.OperationalError("connection refused")),
     wrapped(psycopg.errors.AdminShutdown("terminating connection")),
     wrapped(InterfaceError("gone", None, Exception("gone")), InterfaceError),

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.exceptions import InvalidToken
 from app.core.permissions import ADMIN_ROLE, GRANTING, Caller, Permission, require
+from app.crud import guards
 from app.crud.base import gathered, scattered_rows
 from app.models.base import UtcDateTime, utc_now
 from app.models.roles import Role, RolePermission, effective
@@ -58,7 +59,7 @@ def _locking(*, shared: bool) -> Query:
 _SHARED, _EXCLUSIVE = _locking(shared=True), _locking(shared=False)
 _ADMIN_ID = select(Role.id).where(Role.name == ADMIN_ROLE).scalar_subquery()
 # By its id: MariaDB locks each index entry it walks, and two ways to one row can deadlock.
-_GRANTING_LOCK = Query(select(Role.id).where(Role.id == _ADMIN_ID).with_for_update())
+_RIGHTS_LOCK = Query(select(Role.id).where(Role.id == _ADMIN_ID).with_for_update())
 
 
 def caller_parameters(*, user_id: int, session_id: int) -> dict[str, Any]:
@@ -94,10 +95,12 @@ def confirm(
     transaction that may change them, or shared with the caller's other requests.
     """
     given = caller_parameters(user_id=caller.user_id, session_id=caller.session_id)
-    rows = unit.rows(_EXCLUSIVE if exclusive else _SHARED, **given)
+    # On a cluster the session is also written, and so locked for that.
+    rows = unit.rows(_EXCLUSIVE if exclusive or unit.is_cluster else _SHARED, **given)
     found = caller_of(rows, user_id=caller.user_id, session_id=caller.session_id)
     if any_of:
         require(found, *any_of)
+    guards.touch_session(unit, caller.session_id)
     return found
 
 
@@ -120,5 +123,9 @@ async def begin(
 
 
 def lock_rights(unit: Unit) -> None:
-    """Lock the rights of all users against changes until the transaction ends."""
-    unit.rows(_GRANTING_LOCK)
+    """Lock the rights of all users against changes until the transaction ends.
+
+    The lock is the row of the role `admin`; on a cluster it is also written.
+    """
+    [(role_id,)] = unit.rows(_RIGHTS_LOCK)
+    guards.touch_rights(unit, role_id)

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.exceptions import InvalidOneTimeToken
 from app.core.keys import SecretKeys
+from app.crud import guards
 from app.models.base import utc_now
 from app.models.one_time_tokens import OneTimeToken, Purpose
 from app.models.users import User
@@ -43,6 +44,8 @@ async def issue(
 
     Returns what a mail to `email` (default: the user's) needs to derive the token from.
     """
+    # Of two links for one purpose, asked for at once, the later one is good.
+    await guards.touch_user(session, user.id)
     nonce, key = secrets.token_hex(16), keys.newest_id
     await withdraw(session, user=user, purposes=[purpose])
     session.add(

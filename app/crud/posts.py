@@ -13,7 +13,7 @@ from sqlalchemy.orm import joinedload, selectinload
 
 from app.core.exceptions import AuthorDeleted
 from app.core.permissions import Caller, Permission
-from app.crud import accounts, tags
+from app.crud import accounts, guards, tags
 from app.crud.base import flush_out, gathered, joined, one_or_404, read_one, scattered
 from app.crud.listings import Listing, contains, filters_of
 from app.crud.pages import PageOf, Pages
@@ -184,6 +184,8 @@ async def restore(session: AsyncSession, *, post: Post) -> Post:
     brings it back.
     """
     if post.deleted_at is not None:
+        # Before the lock for reading: two who have that would both wait to write.
+        await guards.touch_user(session, post.author_id)
         if not await in_session(session, lambda unit: unit.rows(_AUTHOR, user_id=post.author_id)):
             raise AuthorDeleted
         post.restore()

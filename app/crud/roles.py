@@ -10,8 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from app.core.exceptions import RoleNameTaken, SystemRole
-from app.core.permissions import ADMIN_ROLE, SYSTEM_ROLES, Caller, Permission, require_holds
-from app.crud import accounts, admins, audit
+from app.core.permissions import (
+    ADMIN_ROLE,
+    SYSTEM_ROLES,
+    Caller,
+    Permission,
+    require_holds,
+)
+from app.crud import accounts, admins, audit, guards
 from app.crud.base import (
     add_if_missing,
     changed_by,
@@ -160,6 +166,7 @@ async def revoke(session: AsyncSession, *, caller: Caller, user: User, role_id: 
         delete(UserRole).where(UserRole.user_id == user.id, UserRole.role_id == role.id)
     )
     if cast("CursorResult[Any]", taken).rowcount:
+        await guards.touch_sessions_of_user(session, user.id)
         audit.record(session, AuditAct.role_revoked, user, role_id=role.id, role=role.name)
 
 

@@ -15,7 +15,7 @@ from app.core.context import request_context
 from app.core.exceptions import InvalidToken, NotFound
 from app.core.permissions import Caller
 from app.core.security import AccessClaims, AccessTokens
-from app.crud import audit, authorization, refresh
+from app.crud import audit, authorization, guards, refresh
 from app.crud.listings import Listing
 from app.crud.pages import PageOf, Pages
 from app.database import Act, Written
@@ -30,7 +30,10 @@ MAX_LIVE = 100
 
 
 async def begin(session: AsyncSession, *, user_id: int, idle_days: int, days: int) -> refresh.Grant:
-    """A new session, for the client the request came from, with its first refresh token."""
+    """A new session of a (locked) user, for the client the request came from, with its first
+    refresh token."""
+    # Who ends all sessions of the user, or counts them, may not miss this one.
+    await guards.touch_user(session, user_id)
     context, now = request_context(), utc_now()
     login = LoginSession(
         user_id=user_id,

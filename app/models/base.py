@@ -134,6 +134,13 @@ class SoftDelete:
     deleted_at: Mapped[datetime | None] = mapped_column(default=None, sort_order=92)
 
 
+class Guarded:
+    """Rows on which an invariant rests. `guard` counts the writes that were made for nothing but
+    to conflict with others (`crud/guards.py`); it is never shown."""
+
+    guard: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0", sort_order=93)
+
+
 @event.listens_for(Session, "do_orm_execute")
 def _hide_deleted(state: ORMExecuteState) -> None:
     if state.is_column_load or state.is_relationship_load:

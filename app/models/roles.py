@@ -9,6 +9,7 @@ from app.core.permissions import ADMIN_ROLE, SYSTEM_ROLES, Permission
 from app.models.base import (
     MARIADB_TABLE,
     Base,
+    Guarded,
     Row,
     SoftDelete,
     exact_text,
@@ -30,7 +31,7 @@ class RolePermission(Base):
     permission: Mapped[str] = mapped_column(exact_text(50), primary_key=True)
 
 
-class Role(Row, SoftDelete):
+class Role(Row, SoftDelete, Guarded):
     """A role. `admin` grants everything, whatever the table says."""
 
     __tablename__ = "roles"

@@ -7,14 +7,14 @@ from datetime import datetime
 from sqlalchemy import Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.models.base import MARIADB_TABLE, Row, exact_text, reference
+from app.models.base import MARIADB_TABLE, Guarded, Row, exact_text, reference
 
 MAX_IP = 45
 MAX_USER_AGENT = 255
 HASH_LENGTH = 64
 
 
-class LoginSession(Row):
+class LoginSession(Row, Guarded):
     """A login on one device. Over when `ended_at` is set or `expires_at` has passed, which moves
     on at every refresh, up to SESSION_DAYS from the beginning."""
 

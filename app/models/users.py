@@ -12,6 +12,7 @@ from app.core.permissions import Permission
 from app.models.base import (
     MARIADB_TABLE,
     Base,
+    Guarded,
     Row,
     SoftDelete,
     exact_text,
@@ -41,7 +42,7 @@ class UserRole(Base):
     role_id: Mapped[int] = reference("roles.id", ondelete="CASCADE", primary_key=True)
 
 
-class User(Row, SoftDelete):
+class User(Row, SoftDelete, Guarded):
     """An account. Its address is unique among the live ones: the trash does not block it."""
 
     __tablename__ = "users"

@@ -8,6 +8,7 @@ from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.commands import committed
 from app.config import Settings
 from app.crud import audit, trash
 from app.database import Database
@@ -27,8 +28,7 @@ async def purge(database: Database, settings: Settings) -> dict[str, int]:
 
 async def empty(database: Database, *, before: datetime) -> dict[str, int]:
     """Delete for good what went into the trash, or expired, before a moment; counts by name."""
-    async with database.begin() as session:
-        counts = await trash.purge(session, before=before)
+    counts = await committed(database, partial(trash.purge, before=before))
     for name in trash.EXPIRING:
         forget = partial(trash.forget, name=name, before=before)
         counts[name] = await _in_batches(database, forget, trash.BATCH)
@@ -41,7 +41,6 @@ async def _in_batches(
     """Delete batch by batch, each in a transaction of its own; how many that were."""
     total, gone = 0, size
     while gone >= size:
-        async with database.begin() as session:
-            gone = await delete(session)
+        gone = await committed(database, delete)
         total += gone
     return total

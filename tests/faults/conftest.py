@@ -7,6 +7,7 @@ import secrets
 
 import pytest
 
+from tests.faults.nodes import cluster, nodes  # noqa: F401  fixtures
 from tests.faults.report import Report, Table
 from tests.faults.servers import api, api_env, database_server  # noqa: F401  fixtures
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -106,8 +107,8 @@ async def second(
 
 def at(person: Person, process: Client) -> Person:
     """The same person, as a caller of another process."""
-    token = {"account": person.account, "token": person.token}
-    return Person(process.http, process.app, process.contract, person.headers, **token)
+    of_process = process.http, process.app, process.contract
+    return Person(*of_process, person.headers, person.account, person.token)
 
 
 @pytest.mark.parametrize("how", WAYS)
@@ -127,12 +128,11 @@ async def test_an_acknowledged_removal_stays(
             role_id = (await admin.get(f"/users/{victim.id}/roles")).json()["items"][0]["id"]
             game = Round(at(victim, second), admin, role_id)
             assert (await game.undo(how)).status_code in {200, 204}, "it would undo it"
-            repeats = [game.keep_undoing(how) for _ in range(_REPEATS)]
-            *answers, removal = await asyncio.gather(*repeats, game.remove(how))
+            undoing = asyncio.gather(*(game.keep_undoing(how) for _ in range(_REPEATS)))
+            removal, answers = await game.remove(how), await undoing
             assert removal.is_success, removal.text
             late = [await game.undo(how) for _ in range(2)]
-            statuses = [answer.status_code for answers_ in answers for answer in answers_]
-            statuses += [answer.status_code for answer in late]
+            statuses = [answer.status_code for answer in [*itertools.chain(*answers), *late]]
             assert {*statuses} <= {200, 204, 401, 403, 404}, statuses
             assert {answer.status_code for answer in late} <= {401, 403, 404}
             refused += sum(status >= 400 for status in statuses)

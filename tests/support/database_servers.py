@@ -28,7 +28,7 @@ from sqlalchemy.pool import NullPool
 
 PATIENCE_SECONDS = 60
 KINDS = ("mariadb", "postgresql")
-_AS_ROOT = os.geteuid() == 0
+AS_ROOT = os.geteuid() == 0
 _URLS = {
     "mariadb": URL.create("mysql+aiomysql", "root", host="127.0.0.1"),
     "postgresql": URL.create("postgresql+psycopg", "postgres", host="127.0.0.1"),
@@ -83,8 +83,12 @@ class DatabaseServer:
         log = (self.folder / "log").open("ab")
         with log:
             self._process = subprocess.Popen(
-                _command(self), stdout=log, stderr=log, **_as_owner(self.kind)
+                self.command(), stdout=log, stderr=log, **_as_owner(self.kind)
             )
+
+    def command(self) -> list[str]:
+        """How it is started."""
+        return _command(self)
 
     async def ready(self) -> None:
         """Return when it executes statements."""
@@ -146,10 +150,10 @@ def database_server(kind: str) -> Iterator[DatabaseServer]:
     # Not below pytest's folders: those are closed to PostgreSQL's user.
     folder = Path(tempfile.mkdtemp(prefix=f"cimiento-{kind}-"))
     try:
-        if _AS_ROOT and kind == "postgresql":
+        if AS_ROOT and kind == "postgresql":
             shutil.chown(folder, "postgres")
-        subprocess.run(_making(kind, folder), check=True, capture_output=True, **_as_owner(kind))
-        server = DatabaseServer(kind, folder, _free_port())
+        subprocess.run(making(kind, folder), check=True, capture_output=True, **_as_owner(kind))
+        server = DatabaseServer(kind, folder, *free_ports(1))
         server.start()
         try:
             yield server
@@ -159,7 +163,8 @@ def database_server(kind: str) -> Iterator[DatabaseServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _making(kind: str, folder: Path) -> list[str]:
+def making(kind: str, folder: Path) -> list[str]:
+    """The command that makes the data of an empty server below a folder."""
     found = programs(kind)
     data = folder / "data"
     if kind == "postgresql":
@@ -167,7 +172,7 @@ def _making(kind: str, folder: Path) -> list[str]:
     return [
         *(found["mariadb-install-db"], "--no-defaults", f"--datadir={data}"),
         *("--auth-root-authentication-method=normal", "--skip-test-db"),
-        *(["--user=root"] if _AS_ROOT else []),
+        *(["--user=root"] if AS_ROOT else []),
     ]
 
 
@@ -182,27 +187,36 @@ def _command(server: DatabaseServer) -> list[str]:
         }
         given = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         return [found["postgres"], "-D", str(folder / "data"), "-p", str(server.port), *given]
+    return mariadb_command(server)
+
+
+def mariadb_command(server: DatabaseServer, *, user: str = "root") -> list[str]:
+    """How a MariaDB server of one's own is started; as `user`, if whoever starts it is root."""
+    found, folder = programs("mariadb"), server.folder
     return [
         *(found["mariadbd"], "--no-defaults", f"--datadir={folder / 'data'}"),
         *("--bind-address=127.0.0.1", f"--port={server.port}", f"--socket={folder / 'socket'}"),
         *(f"--pid-file={folder / 'pid'}", "--innodb-buffer-pool-size=64M", "--skip-name-resolve"),
         *("--innodb-flush-log-at-trx-commit=1", "--character-set-server=utf8mb4"),
-        *(["--user=root"] if _AS_ROOT else []),
+        *([f"--user={user}"] if AS_ROOT else []),
     ]
 
 
 def _as_owner(kind: str) -> dict[str, Any]:
     """PostgreSQL refuses to run as root."""
-    if not _AS_ROOT or kind != "postgresql":
+    if not AS_ROOT or kind != "postgresql":
         return {}
     owner = pwd.getpwnam("postgres")
     return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": [], "cwd": "/"}
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+def free_ports(number: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on, each another."""
+    with contextlib.ExitStack() as open_ones:
+        listeners = [
+            open_ones.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)
+        ]
+        return [listener.getsockname()[1] for listener in listeners]
 
 
 def _children(pid: int) -> list[int]:

@@ -119,7 +119,21 @@ def catalogue(connection: Connection) -> dict[str, list[str]]:
 def _sqlite(connection: Connection, table: str) -> list[str]:
     statement = text("SELECT sql FROM sqlite_master WHERE tbl_name = :table AND sql IS NOT NULL")
     found = connection.scalars(statement, {"table": table})
-    return [line for sql in found for line in sql.replace("IF NOT EXISTS ", "").splitlines()]
+    return [part for sql in found for part in _parts(sql.replace("IF NOT EXISTS ", ""))]
+
+
+def _parts(sql: str) -> list[str]:
+    """The columns and constraints of a CREATE TABLE: SQLite appends a column that is added later
+    to the text as it was, without a line of its own."""
+    head, _, rest = sql.partition("(")
+    parts, depth = [""], 0
+    for letter in rest.rpartition(")")[0]:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [head, *(part.strip() for part in parts)]
 
 
 def _mariadb(connection: Connection, table: str) -> list[str]:

@@ -1,0 +1,100 @@
+"""A lock for migrations that holds on all nodes of a cluster: a row that says who has it.
+
+`GET_LOCK` is a node's own. The row cannot belong to a connection, so who has it must go on
+counting in it; a process that has stopped counting is dead, and another takes its place.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    Row,
+    String,
+    Table,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.schema import CreateTable
+
+from app.database import is_transient
+
+# Not in the metadata of the models: it is there on clusters alone, before the first migration.
+LEASES = Table(
+    "migration_lease",
+    MetaData(),
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("holder", String(32)),
+    Column("beats", BigInteger, nullable=False),
+    mysql_engine="InnoDB",
+)
+BEAT_SECONDS = 1.0
+# Looks, not seconds: while a change of a table holds up the cluster nobody's beat arrives, and
+# no look is answered either.
+DEAD_AFTER_LOOKS = 75
+_ID = 1
+
+
+@dataclass
+class Lease:
+    """One process's part in who migrates; each method is a transaction of its own."""
+
+    name: str = field(default_factory=lambda: secrets.token_hex(16))
+    _seen: tuple[str | None, int] | None = None
+    _looks: int = 0
+
+    def prepare(self, connection: Connection) -> None:
+        """Make the table, which may be there."""
+        connection.execute(CreateTable(LEASES, if_not_exists=True))
+        connection.commit()
+
+    def take(self, connection: Connection) -> bool:
+        """Return whether the lease is this process's from now on."""
+        try:
+            row = connection.execute(select(LEASES.c.holder, LEASES.c.beats)).one_or_none()
+            won = self._may_take(row) and self._write(connection, row)
+            connection.commit()
+        except DBAPIError as error:
+            connection.rollback()
+            if not isinstance(error, IntegrityError) and not is_transient(error):
+                raise
+            return False  # another node was first
+        return won
+
+    def beat(self, connection: Connection) -> bool:
+        """Count on; return whether the lease is still this process's."""
+        mine = update(LEASES).where(LEASES.c.holder == self.name)
+        done = connection.execute(mine.values(beats=LEASES.c.beats + 1))
+        connection.commit()
+        return done.rowcount == 1
+
+    def give(self, connection: Connection) -> None:
+        """Let another process have it."""
+        mine = update(LEASES).where(LEASES.c.holder == self.name)
+        connection.execute(mine.values(holder=None, beats=LEASES.c.beats + 1))
+        connection.commit()
+
+    def _may_take(self, row: Row[tuple[str | None, int]] | None) -> bool:
+        if row is None or row.holder is None:
+            return True
+        is_same = self._seen == (row.holder, row.beats)
+        self._looks = self._looks + 1 if is_same else 0
+        self._seen = (row.holder, row.beats)
+        return self._looks >= DEAD_AFTER_LOOKS
+
+    def _write(self, connection: Connection, row: Row[tuple[str | None, int]] | None) -> bool:
+        if row is None:
+            connection.execute(insert(LEASES).values(id=_ID, holder=self.name, beats=0))
+            return True
+        # Only if it still stands there: on one node by this condition, on two by certification.
+        as_seen = LEASES.c.holder.is_not_distinct_from(row.holder) & (LEASES.c.beats == row.beats)
+        taking = update(LEASES).where(as_seen).values(holder=self.name, beats=row.beats + 1)
+        return connection.execute(taking).rowcount == 1
