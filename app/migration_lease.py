@@ -15,7 +15,6 @@ from sqlalchemy import (
     Connection,
     Integer,
     MetaData,
-    Row,
     String,
     Table,
     insert,
@@ -41,6 +40,8 @@ BEAT_SECONDS = 1.0
 # no look is answered either.
 DEAD_AFTER_LOOKS = 75
 _ID = 1
+# Who has the lease, nobody perhaps, and the count.
+Standing = tuple[str | None, int]
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Lease:
     """One process's part in who migrates; each method is a transaction of its own."""
 
     name: str = field(default_factory=lambda: secrets.token_hex(16))
-    _seen: tuple[str | None, int] | None = None
+    _seen: Standing | None = None
     _looks: int = 0
 
     def prepare(self, connection: Connection) -> None:
@@ -60,7 +61,8 @@ class Lease:
         """Return whether the lease is this process's from now on."""
         try:
             row = connection.execute(select(LEASES.c.holder, LEASES.c.beats)).one_or_none()
-            won = self._may_take(row) and self._write(connection, row)
+            found = None if row is None else (row.holder, row.beats)
+            won = self._may_take(found) and self._write(connection, found)
             connection.commit()
         except DBAPIError as error:
             connection.rollback()
@@ -82,19 +84,19 @@ class Lease:
         connection.execute(mine.values(holder=None, beats=LEASES.c.beats + 1))
         connection.commit()
 
-    def _may_take(self, row: Row[tuple[str | None, int]] | None) -> bool:
-        if row is None or row.holder is None:
+    def _may_take(self, found: Standing | None) -> bool:
+        if found is None or found[0] is None:
             return True
-        is_same = self._seen == (row.holder, row.beats)
-        self._looks = self._looks + 1 if is_same else 0
-        self._seen = (row.holder, row.beats)
+        self._looks = self._looks + 1 if self._seen == found else 0
+        self._seen = found
         return self._looks >= DEAD_AFTER_LOOKS
 
-    def _write(self, connection: Connection, row: Row[tuple[str | None, int]] | None) -> bool:
-        if row is None:
+    def _write(self, connection: Connection, found: Standing | None) -> bool:
+        if found is None:
             connection.execute(insert(LEASES).values(id=_ID, holder=self.name, beats=0))
             return True
         # Only if it still stands there: on one node by this condition, on two by certification.
-        as_seen = LEASES.c.holder.is_not_distinct_from(row.holder) & (LEASES.c.beats == row.beats)
-        taking = update(LEASES).where(as_seen).values(holder=self.name, beats=row.beats + 1)
+        holder, beats = found
+        as_found = LEASES.c.holder.is_not_distinct_from(holder) & (LEASES.c.beats == beats)
+        taking = update(LEASES).where(as_found).values(holder=self.name, beats=beats + 1)
         return connection.execute(taking).rowcount == 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from pymysql.err import OperationalError as DriverError
 from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import commands
 from app.commands import committed
 from app.database import Database
 from app.models.tags import Tag
@@ -18,7 +19,7 @@ DEADLOCK = OperationalError("", None, DriverError(1213, "Deadlock: WSREP conflic
 
 @pytest.fixture(autouse=True)
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands.random, "uniform", lambda *_: 0.0)
+    monkeypatch.setattr(random, "uniform", lambda *_: 0.0)
 
 
 class Work:

@@ -13,9 +13,10 @@ Round = Callable[[], Awaitable[bool]]
 Race = Callable[[Nodes], Awaitable[Round]]
 
 
-async def run(nodes: Nodes, race: Race, report: Report, *, rounds: int) -> None:
+async def run(nodes: Nodes, race: Race, report: Report, *, rounds: int, name: str = "") -> None:
     """Run the rounds of a race: none is violated, and the requests of each were under way at
     the same time."""
+    name = name or race.__name__.replace("_", " ")
     once = await race(nodes)
     before, violations = nodes.cluster.conflicts(), 0
     nodes.reset_counts()
@@ -23,7 +24,7 @@ async def run(nodes: Nodes, race: Race, report: Report, *, rounds: int) -> None:
         violations += await once()
         report.progress(f"round {number + 1}/{rounds}, {violations} violated")
     report.row(
-        test=f"on two nodes: {race.__name__.replace('_', ' ')}",
+        test=f"on two nodes: {name}",
         database="galera",
         faults=nodes.cluster.conflicts() - before,
         requests=nodes.requests,

@@ -76,7 +76,8 @@ async def test_an_admin_is_left(
 
         return once
 
-    await run(nodes, no_admin_left, report, rounds=50 if whole else 8)
+    name = f"two admins, {ways.__name__ if ways else 'mixed'}"
+    await run(nodes, no_admin_left, report, rounds=50 if whole else 3, name=name)
 
 
 async def two_admins(nodes: Nodes, role_id: int, one: Person, other: Person) -> None:

@@ -239,4 +239,4 @@ RACES: list[Race] = [
 
 @pytest.mark.parametrize("race", RACES, ids=lambda race: race.__name__)
 async def test_no_round_is_violated(nodes: Nodes, race: Race, whole: bool, report: Report) -> None:
-    await run(nodes, race, report, rounds=50 if whole else 4)
+    await run(nodes, race, report, rounds=50 if whole else 3)

@@ -17,8 +17,8 @@ from tests.support.galera import Cluster, joined
 pytestmark = pytest.mark.faults
 
 AT_ONCE = 12
-# Twice the deadline of a request: what was under way is refused, what comes after is served.
-STANDSTILL_SECONDS = 9
+# Longer than the others take to be sure that a node is gone, and the deadline of a request.
+STANDSTILL_SECONDS = 7
 
 
 @pytest.mark.parametrize("row", ["post", "user", "role"])

@@ -153,7 +153,8 @@ def database_server(kind: str) -> Iterator[DatabaseServer]:
         if AS_ROOT and kind == "postgresql":
             shutil.chown(folder, "postgres")
         subprocess.run(making(kind, folder), check=True, capture_output=True, **_as_owner(kind))
-        server = DatabaseServer(kind, folder, *free_ports(1))
+        [port] = free_ports(1)
+        server = DatabaseServer(kind, folder, port)
         server.start()
         try:
             yield server
