@@ -9,9 +9,11 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import keyfiles, migrations, seeding, serving
 from app.backups.commands import backup, restore
@@ -228,12 +230,11 @@ def _end_all_logins() -> None:
     """End what can be derived by whoever has a key: the next refresh token of a session from one
     before it, links in mails from the outbox."""
 
-    async def end(database: Database) -> tuple[int, int]:
-        async with database.begin() as session:
-            ended = await sessions.end_everybodys(session)
-            return ended, await one_time.withdraw_everybodys(session)
+    async def end(session: AsyncSession) -> tuple[int, int]:
+        ended = await sessions.end_everybodys(session)
+        return ended, await one_time.withdraw_everybodys(session)
 
-    ended, links = on_database(end)
+    ended, links = on_database(lambda database: database.run(end))
     typer.echo(f"{ended} sessions and {links} mailed links ended: all log in again.", err=True)
 
 
@@ -252,8 +253,9 @@ def _print_secrets(settings: Settings, keep_days: int) -> None:
 def _add_admin(email: str, name: str, password: str) -> None:
     async def add(database: Database) -> None:
         hashed = await Passwords().hash(password)
-        async with database.begin() as session:
-            await users.create_admin(session, email=email, name=name, password_hash=hashed)
+        await database.run(
+            partial(users.create_admin, email=email, name=name, password_hash=hashed)
+        )
 
     on_database(add)
 

@@ -27,8 +27,7 @@ async def purge(database: Database, settings: Settings) -> dict[str, int]:
 
 async def empty(database: Database, *, before: datetime) -> dict[str, int]:
     """Delete for good what went into the trash, or expired, before a moment; counts by name."""
-    async with database.begin() as session:
-        counts = await trash.purge(session, before=before)
+    counts = await database.run(partial(trash.purge, before=before))
     for name in trash.EXPIRING:
         forget = partial(trash.forget, name=name, before=before)
         counts[name] = await _in_batches(database, forget, trash.BATCH)
@@ -38,10 +37,10 @@ async def empty(database: Database, *, before: datetime) -> dict[str, int]:
 async def _in_batches(
     database: Database, delete: Callable[[AsyncSession], Awaitable[int]], size: int
 ) -> int:
-    """Delete batch by batch, each in a transaction of its own; how many that were."""
+    """Delete batch by batch, each in a transaction of its own, which is run again
+    after a deadlock; how many that were."""
     total, gone = 0, size
     while gone >= size:
-        async with database.begin() as session:
-            gone = await delete(session)
+        gone = await database.run(delete)
         total += gone
     return total
