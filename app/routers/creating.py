@@ -27,6 +27,7 @@ from app.crud import idempotency
 from app.crud.idempotency import Answer, Kept, Key, Replay
 from app.models.users import email_key
 from app.quotas import Door
+from app.routers.bodies import loads
 from app.routers.deps import Gate, reader_of, who_may, writer_of
 from app.routers.doors import AtDoor
 from app.routers.lists import Json
@@ -205,7 +206,7 @@ def _canonical(body: bytes) -> tuple[str, str]:
     """The same for bodies that say the same, whatever the order of their members; and the address
     in it, if there is one."""
     try:
-        found = json.loads(body)
+        found = loads(body)
         text = json.dumps(found, sort_keys=True)
     except (ValueError, RecursionError):
         return body.decode("latin-1"), ""  # refused later on

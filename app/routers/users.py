@@ -14,6 +14,7 @@ from app.core.exceptions import (
     WrongCurrentPassword,
 )
 from app.crud import accounts, credentials, posts, roles, users
+from app.routers.bodies import StrictRoute
 from app.routers.creating import UserCreation, made
 from app.routers.deps import (
     API,
@@ -44,7 +45,7 @@ from app.schemas import roles as role_schemas
 from app.schemas import users as schemas
 from app.schemas.pages import Page
 
-router = APIRouter(prefix=f"{API}/users", tags=["users"])
+router = APIRouter(prefix=f"{API}/users", tags=["users"], route_class=StrictRoute)
 _STALE = problems(PreconditionFailed)
 UserQuery = Annotated[schemas.UserQuery, parsed(schemas.UserQuery)]
 UserPostQuery = Annotated[post_schemas.UserPostQuery, parsed(post_schemas.UserPostQuery)]
@@ -206,10 +207,8 @@ async def restore_user(user: UserForRestore, caller: UsersWriter, session: Sessi
 async def list_user_posts(
     user_id: Id, caller: MaybeCaller, query: UserPostQuery, request: Request
 ) -> Json:
-    """List the posts of a user that you may see."""
-    page = await posts.list_of_author(
-        pages_of(request), caller=caller, author_id=user_id, query=query
-    )
+    """List the posts of a user that you may see: none, also where there is no such user."""
+    page = await posts.list_posts(pages_of(request), caller=caller, query=query, author_id=user_id)
     return listed(request, page)
 
 
