@@ -23,7 +23,7 @@ from starlette.responses import Response
 
 from app.core.exceptions import Conflict, FieldError, Invalid, StillUnderWay
 from app.core.permissions import Caller, Permission
-from app.crud import idempotency
+from app.crud import accounts, idempotency
 from app.crud.idempotency import Answer, Kept, Key, Replay
 from app.models.users import email_key
 from app.quotas import Door
@@ -41,6 +41,9 @@ _KEY = re.compile(rb"[!-~]{1,%d}" % MAX_KEY)
 _NAME = HEADER.lower().encode()
 _LOOKS, _PAUSE_SECONDS = 40, 0.05
 _OF_ANY = {"content-length", "content-type"}
+# By the collection that was added to: what raises NotFound for a row whose answer may not be shown
+# any more. Posts and roles hold what their maker wrote, and no other person.
+_STILL_THERE = {"users": accounts.require}
 
 
 async def replay(_: Request, replay: Exception) -> Response:
@@ -121,10 +124,16 @@ class Creation(Generic[C]):
             raise Replay(await self.told(key, kept)) from error
 
     async def told(self, key: Key, kept: Kept) -> Answer:
-        """What is remembered, if it was an answer to this. Raises IdempotencyKeyReused."""
+        """What is remembered, if it was an answer to this. Raises IdempotencyKeyReused; NotFound
+        for an answer that shows somebody who was deleted since."""
         if self.caller is None:
             return await _told_anybody(self._request, key, kept)
-        return key.answer(kept)
+        answer = key.answer(kept)
+        path, _, row_id = answer.headers["location"].rpartition("/")
+        require = _STILL_THERE.get(path.rpartition("/")[2])
+        if require is not None:
+            await require(reader_of(self._request), user_id=int(row_id))
+        return answer
 
 
 def _once(work: Callable[[Unit], Json], key: Key, unit: Unit) -> Response:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from app.core.exceptions import (
     EmailTaken,
     LastAdmin,
+    NotFound,
     PreconditionFailed,
     WrongCurrentPassword,
 )
@@ -142,7 +143,7 @@ async def list_users(_: UsersReader, query: UserQuery, request: Request) -> Json
     "",
     status_code=201,
     response_model=schemas.User,
-    responses=problems(EmailTaken),
+    responses=problems(EmailTaken, NotFound),
     dependencies=[MAILS],
 )
 async def create_user(
@@ -152,7 +153,10 @@ async def create_user(
     settings: SettingsDep,
     request: Request,
 ) -> Response:
-    """Make an account for somebody, without a password: a mail invites them to set one."""
+    """Make an account for somebody, without a password: a mail invites them to set one.
+
+    A repeated request (`Idempotency-Key`) is 404 once the user was deleted, and makes no other.
+    """
 
     async def make() -> Json:
         user = await users.create(session, data=data, keys=settings.keys)
