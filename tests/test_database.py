@@ -20,6 +20,7 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from app import database
 from app.core.exceptions import Conflict, Unavailable
+from app.core.failures import described, is_of_database
 from tests.conftest import make_settings
 from tests.support.faults import sqlite_error
 
@@ -179,3 +180,24 @@ def test_a_defect_of_ours_is_neither(error: Exception) -> None:
     """It must reach the log with its trace."""
     assert not database.is_transient(error)
     assert database.refusal_of(error) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "known"),
+    [
+        (HIDDEN[0], {"error": "OperationalError", "errno": 1213}),
+        (HIDDEN[3], {"error": "SerializationFailure", "sqlstate": "40001"}),
+        (
+            wrapped(sqlite_error(sqlite3.OperationalError, "locked", "SQLITE_BUSY")),
+            {"error": "OperationalError", "sqlite": "SQLITE_BUSY"},
+        ),
+        (sqlite3.InterfaceError("no name"), {"error": "InterfaceError"}),
+    ],
+)
+def test_what_is_logged_is_the_first_error_of_the_chain(
+    error: Exception, known: dict[str, object]
+) -> None:
+    assert described(error) == known | {"where": ""}
+    assert described(ValueError("none")) == {"error": "ValueError"}
+    assert is_of_database(error)
+    assert not is_of_database(ValueError("none"))

@@ -81,9 +81,10 @@ def described(error: BaseException) -> dict[str, Any]:
     Never the driver's text: PostgreSQL puts the whole row, hashes and all, in it.
     """
     chain = [*causes(error)]
-    original = next((found for each in reversed(chain) if (found := original_of(each))), None)
-    if original is None:
+    originals = [original for each in chain if (original := original_of(each)) is not None]
+    if not originals:
         return {"error": type(error).__name__}
+    original = originals[-1]
     found: dict[str, Any] = {"error": type(original).__name__}
     if (errno := errno_of(original)) is not None:
         found["errno"] = errno
