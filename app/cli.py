@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import keyfiles, migrations, seeding, serving
 from app.backups.commands import backup, restore
-from app.commands import begin, committed, on_database
+from app.commands import begin, on_database
 from app.config import LogFormat, Settings, TokenAlgorithm, load_settings, read_settings
 from app.core import logging
 from app.core.exceptions import EmailTaken, FieldError, Invalid
@@ -234,7 +234,7 @@ def _end_all_logins() -> None:
         ended = await sessions.end_everybodys(session)
         return ended, await one_time.withdraw_everybodys(session)
 
-    ended, links = on_database(partial(committed, work=end))
+    ended, links = on_database(lambda database: database.run(end))
     typer.echo(f"{ended} sessions and {links} mailed links ended: all log in again.", err=True)
 
 
@@ -253,8 +253,9 @@ def _print_secrets(settings: Settings, keep_days: int) -> None:
 def _add_admin(email: str, name: str, password: str) -> None:
     async def add(database: Database) -> None:
         hashed = await Passwords().hash(password)
-        make = partial(users.create_admin, email=email, name=name, password_hash=hashed)
-        await committed(database, make)
+        await database.run(
+            partial(users.create_admin, email=email, name=name, password_hash=hashed)
+        )
 
     on_database(add)
 

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from enum import Enum
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, UpdateBase, event
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    PendingRollbackError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -30,6 +37,15 @@ from sqlalchemy.util import greenlet_spawn
 from app import galera, sqlite
 from app.config import Settings
 from app.core.exceptions import AppError, Conflict, Unavailable
+from app.core.failures import (
+    RETRIES,
+    causes,
+    errno_of,
+    original_of,
+    pause,
+    raised,
+    sqlstate_of,
+)
 from app.sqlite import LOCK_WAIT_SECONDS
 
 T = TypeVar("T")
@@ -42,6 +58,11 @@ _CLUSTER = "cimiento_cluster"
 # MariaDB/MySQL error numbers and SQLSTATEs after which the same transaction may succeed.
 _TRANSIENT_ERRNOS = {1205, 1213, 1020}
 _TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03"}
+_SQLITE_BUSY = re.compile(r"database (table )?is locked")
+# What a statement is told after the one that really failed: the transaction, or its savepoint, is
+# gone. MariaDB drops both in a deadlock, SQLite when its disk fails.
+_GONE_ERRNO, _GONE_SQLSTATES = 1305, {"25P02", "3B001"}
+_SQLITE_GONE = re.compile(r"no such savepoint|no transaction is active")
 # Refused, gone, too many connections, read-only, shutting down, statement timed out.
 _OUTAGE_ERRNOS = {1040, 1053, 1129, 1158, 1159, 1160, 1161, 1203, 1290, 1317, 1836, 1927, 1969}
 # A node that has lost its cluster: it takes no statement, or no commit.
@@ -143,6 +164,22 @@ class Database:
             return await greenlet_spawn(in_transaction)
         finally:
             self.changes.note(written)
+
+    async def run(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        """Do some work in a transaction of its own, and again after a deadlock and the like.
+
+        For what no request's middleware runs again: commands and background work.
+        """
+        attempt = 0
+        while True:
+            try:
+                async with self.begin() as session:
+                    return await work(session)
+            except Exception as error:
+                if attempt == RETRIES or not is_transient(error):
+                    raise
+            await pause(attempt)
+            attempt += 1
 
     async def dispose(self) -> None:
         """Close every pooled connection; the engines are of no use afterwards."""
@@ -279,17 +316,33 @@ def _listen_on_sqlite(engine: AsyncEngine) -> None:
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same transaction may well succeed when run again at once."""
+    """Whether the same transaction may well succeed when run again at once.
+
+    Also where what says so is hidden behind another error: a savepoint that is gone with its
+    transaction, a clean-up that failed, a group.
+    """
+    return any(_asks_to_run_again(each) or _is_aftermath(each) for each in causes(error))
+
+
+def _asks_to_run_again(error: BaseException) -> bool:
     if isinstance(error, StaleDataError):
         return True
-    if not isinstance(error, DBAPIError):
-        return False
-    original = error.orig
-    return (
-        _errno(original) in _TRANSIENT_ERRNOS
-        or _sqlstate(original) in _TRANSIENT_SQLSTATES
-        or "database is locked" in str(original)
-    )
+    original = original_of(error)
+    if isinstance(original, sqlite3.Error):
+        return _SQLITE_BUSY.search(str(original)) is not None
+    return errno_of(original) in _TRANSIENT_ERRNOS or sqlstate_of(original) in _TRANSIENT_SQLSTATES
+
+
+def _is_aftermath(error: BaseException) -> bool:
+    """Whether an error says only that the transaction has failed before."""
+    if isinstance(error, PendingRollbackError):
+        return True
+    original = original_of(error)
+    if isinstance(original, sqlite3.Error):
+        return _SQLITE_GONE.search(str(original)) is not None
+    if errno_of(original) == _GONE_ERRNO:
+        return "SAVEPOINT" in str(original)  # else a function or procedure
+    return sqlstate_of(original) in _GONE_SQLSTATES
 
 
 def refusal_of(error: Exception) -> AppError | None:
@@ -299,40 +352,39 @@ def refusal_of(error: Exception) -> AppError | None:
     """
     if is_outage(error):
         return Unavailable()
-    lost_race = isinstance(error, IntegrityError) and (
-        _errno(error.orig) in _KEY_ERRNOS
-        or _sqlstate(error.orig) in _KEY_SQLSTATES
+    return Conflict() if any(map(_is_lost_race, raised(error))) else None
+
+
+def _is_lost_race(error: BaseException) -> bool:
+    return isinstance(error, IntegrityError) and (
+        errno_of(error.orig) in _KEY_ERRNOS
+        or sqlstate_of(error.orig) in _KEY_SQLSTATES
         or _SQLITE_KEYS.match(str(error.orig)) is not None
     )
-    return Conflict() if lost_race else None
 
 
 def is_outage(error: Exception) -> bool:
     """Whether the database is away, full or too slow: the request itself was not at fault."""
-    if is_transient(error) or isinstance(error, PoolTimeout | ConnectionError | TimeoutError):
+    return any(isinstance(each, ConnectionError | TimeoutError) for each in raised(error)) or any(
+        _asks_to_run_again(each) or _is_away(each) for each in causes(error)
+    )
+
+
+def _is_away(error: BaseException) -> bool:
+    if isinstance(error, PoolTimeout):
         return True
     if not isinstance(error, DBAPIError):
         return False
     original = error.orig
     return (
         error.connection_invalidated
-        or _errno(original) in _OUTAGE_ERRNOS
-        or _sqlstate(original).startswith(_OUTAGE_SQLSTATE_CLASSES)
+        or errno_of(original) in _OUTAGE_ERRNOS
+        or sqlstate_of(original).startswith(_OUTAGE_SQLSTATE_CLASSES)
         or (
             isinstance(error, OperationalError | InterfaceError)
-            and not _sqlstate(original)
-            and _errno(original) is None
+            and not sqlstate_of(original)
+            and errno_of(original) is None
             # SQLite's word for a statement that is wrong: no such table, a syntax error.
             and getattr(original, "sqlite_errorname", None) != "SQLITE_ERROR"
         )
     )
-
-
-def _errno(original: BaseException | None) -> int | None:
-    """The MariaDB/MySQL error number of a driver's exception."""
-    first = original.args[0] if original is not None and original.args else None
-    return first if isinstance(first, int) else None
-
-
-def _sqlstate(original: BaseException | None) -> str:
-    return getattr(original, "sqlstate", None) or ""

@@ -59,12 +59,10 @@ async def seed(
     """Add users and posts, some batches at a time; `progress` hears how many were added."""
     chance = random.Random(7)  # noqa: S311  the same demo everywhere, no secret
     for size in _batches(users):
-        async with database.begin() as session:
-            await _add_users(session, size, chance)
+        await database.run(partial(_add_users, size=size, chance=chance))
         progress(size)
     for size in _batches(posts):
-        async with database.begin() as session:
-            await _add_posts(session, size, chance)
+        await database.run(partial(_add_posts, size=size, chance=chance))
         progress(size)
 
 

@@ -8,13 +8,21 @@ from pathlib import Path
 import psycopg
 import pymysql
 import pytest
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    PendingRollbackError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm.exc import StaleDataError
 
 from app import database
 from app.core.exceptions import Conflict, Unavailable
+from app.core.failures import described, is_of_database
 from tests.conftest import make_settings
+from tests.support.faults import sqlite_error
 
 
 @pytest.mark.parametrize(
@@ -30,12 +38,6 @@ def test_an_engine_connects_to_nothing_by_itself(tmp_path: Path, url: str, drive
     made = database.connect(make_settings(url, tmp_path))
     assert made.engine.dialect.driver == driver
     assert made.dialect in {"mysql", "postgresql", "sqlite"}
-
-
-def sqlite_error(kind: type[sqlite3.Error], text: str, name: str = "") -> sqlite3.Error:
-    error = kind(text)
-    error.sqlite_errorname = name
-    return error
 
 
 def wrapped(error: Exception, kind: type[DBAPIError] = OperationalError) -> DBAPIError:
@@ -76,6 +78,8 @@ DEFECTS = [
     ValueError("no database at all"),
     FileNotFoundError("a file of ours"),
     wrapped(pymysql.err.ProgrammingError(1146, "Table doesn't exist")),
+    wrapped(pymysql.err.OperationalError(1305, "FUNCTION concat_all does not exist")),
+    KeyError(1213),
     wrapped(psycopg.errors.UndefinedTable("relation does not exist")),
     wrapped(sqlite_error(sqlite3.OperationalError, "no such table: users", "SQLITE_ERROR")),
     wrapped(pymysql.err.IntegrityError(1048, "Column cannot be null"), IntegrityError),
@@ -89,6 +93,75 @@ def test_what_may_succeed_at_once_is_tried_again_and_else_an_outage(error: Excep
     """A11"""
     assert database.is_transient(error)
     assert isinstance(database.refusal_of(error), Unavailable)
+
+
+def behind(error: Exception, *causes: Exception, by: str = "__context__") -> Exception:
+    """An error that hides others, the nearest first."""
+    outer = error
+    for cause in causes:
+        setattr(outer, by, cause)
+        outer = cause
+    return error
+
+
+GONE = wrapped(pymysql.err.OperationalError(1305, "SAVEPOINT sa_savepoint_1 does not exist"))
+FAILED = wrapped(psycopg.errors.InFailedSqlTransaction("commands ignored until end"))
+HIDDEN = [
+    behind(
+        wrapped(pymysql.err.OperationalError(1305, "SAVEPOINT x does not exist")),
+        wrapped(DEADLOCK),
+    ),
+    behind(ValueError("while cleaning up"), KeyError("again"), wrapped(DEADLOCK)),
+    behind(RuntimeError("made of it"), wrapped(DEADLOCK), by="__cause__"),
+    behind(
+        wrapped(psycopg.errors.InFailedSqlTransaction("ignored")),
+        wrapped(psycopg.errors.SerializationFailure("could not serialize")),
+    ),
+    behind(PendingRollbackError("rolled back by a flush"), wrapped(DEADLOCK)),
+    behind(IntegrityError("INSERT", None, Exception("taken")), wrapped(DEADLOCK)),
+    ExceptionGroup("tasks", [ValueError("the other one"), wrapped(DEADLOCK)]),
+    ExceptionGroup("tasks", [ExceptionGroup("inner", [behind(ValueError(), DEADLOCK)])]),
+    DEADLOCK,
+    psycopg.errors.DeadlockDetected("not wrapped"),
+    sqlite3.OperationalError("database table is locked: tags"),
+]
+
+
+@pytest.mark.parametrize("error", HIDDEN, ids=repr)
+def test_what_may_succeed_at_once_is_known_wherever_it_surfaces(error: Exception) -> None:
+    assert database.is_transient(error)
+    assert isinstance(database.refusal_of(error), Unavailable)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        GONE,
+        FAILED,
+        wrapped(psycopg.errors.InvalidSavepointSpecification("does not exist")),
+        wrapped(sqlite3.OperationalError("no such savepoint: unit")),
+        wrapped(sqlite3.OperationalError("cannot commit - no transaction is active")),
+        PendingRollbackError("rolled back by a flush"),
+    ],
+    ids=repr,
+)
+def test_a_transaction_that_was_gone_already_is_run_again(error: Exception) -> None:
+    assert database.is_transient(error)
+
+
+def test_a_chain_that_bites_its_tail_has_an_end() -> None:
+    error = behind(ValueError("a"), KeyError("b"))
+    assert error.__context__ is not None
+    error.__context__.__cause__ = error
+    assert not database.is_transient(error)
+    assert database.refusal_of(ExceptionGroup("more", [error])) is None
+
+
+def test_an_outage_hidden_by_a_clean_up_that_failed_is_an_outage() -> None:
+    away = wrapped(pymysql.err.OperationalError(2013, "Lost connection"))
+    assert isinstance(database.refusal_of(behind(RuntimeError("closed"), away)), Unavailable)
+    assert isinstance(database.refusal_of(ExceptionGroup("", [TimeoutError()])), Unavailable)
+    assert database.refusal_of(behind(RuntimeError("ours"), TimeoutError())) is None
 
 
 @pytest.mark.parametrize("error", OUTAGES, ids=repr)
@@ -109,3 +182,24 @@ def test_a_defect_of_ours_is_neither(error: Exception) -> None:
     """It must reach the log with its trace."""
     assert not database.is_transient(error)
     assert database.refusal_of(error) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "known"),
+    [
+        (HIDDEN[0], {"error": "OperationalError", "errno": 1213}),
+        (HIDDEN[3], {"error": "SerializationFailure", "sqlstate": "40001"}),
+        (
+            wrapped(sqlite_error(sqlite3.OperationalError, "locked", "SQLITE_BUSY")),
+            {"error": "OperationalError", "sqlite": "SQLITE_BUSY"},
+        ),
+        (sqlite3.InterfaceError("no name"), {"error": "InterfaceError"}),
+    ],
+)
+def test_what_is_logged_is_the_first_error_of_the_chain(
+    error: Exception, known: dict[str, object]
+) -> None:
+    assert described(error) == known | {"where": ""}
+    assert described(ValueError("none")) == {"error": "ValueError"}
+    assert is_of_database(error)
+    assert not is_of_database(ValueError("none"))

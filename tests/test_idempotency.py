@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy import func, select, update
 
 from app.core.permissions import Permission
-from app.crud import accounts
+from app.crud import accounts, trash
 from app.models import Base
 from app.models.base import INCLUDE_DELETED, utc_now
 from app.models.idempotency import IdempotencyKey
@@ -198,6 +198,41 @@ async def test_a_replay_tells_of_what_is_gone(client: Client) -> None:
     await ana.delete(first.headers["location"])
     assert told(await send(ana, "/posts", body, KEY)) == told(first)
     assert (await ana.get(first.headers["location"])).status_code == 404
+
+
+async def test_a_replay_shows_nobody_who_was_deleted(client: Client) -> None:
+    """Nor does it make them again; restored, they are told of as before."""
+    admin, other = await newcomer(client, ["admin"]), await newcomer(client, ["admin"])
+    creator = await holder(client, Permission.users_write)
+    for person, key in ((admin, KEY), (creator, KEY)):
+        body = CREATING[1].body()
+        first = await send(person, "/users", body, key)
+        path = first.headers["location"]
+        assert is_replay(await send(person, "/users", body, key))
+        assert (await other.patch(path, {"is_active": False})).status_code == 200
+        assert told(await send(person, "/users", body, key)) == told(first), "disabled, not gone"
+        for _ in range(2):
+            assert (await other.delete(path)).status_code == 204
+            before = await rows(client)
+            for again in (body, dict(reversed(body.items()))):
+                gone = await send(person, "/users", again, key)
+                assert (gone.status_code, gone.json()["code"]) == (404, "not_found")
+                assert not is_replay(gone)
+                assert "location" not in gone.headers
+                assert body["email"] not in gone.text
+                assert body["name"] not in gone.text
+            reused = await send(person, "/users", CREATING[1].body(), key)
+            assert reused.json()["code"] == "idempotency_key_reused"
+            assert await rows(client) == before
+            assert (await other.post(f"{path}/restore")).status_code == 200
+            assert told(await send(person, "/users", body, key)) == told(first)
+        assert (await other.delete(path)).status_code == 204
+        anew = await send(person, "/users", body, f"{key}-2")
+        assert (anew.status_code, is_replay(anew)) == (201, False)
+        assert (await send(person, "/users", body, key)).status_code == 404
+        async with client.database.begin() as session:
+            assert (await trash.purge(session, before=utc_now()))["users"] == 1
+        assert (await send(person, "/users", body, key)).status_code == 404
 
 
 @each_creating

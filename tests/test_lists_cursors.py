@@ -127,24 +127,60 @@ async def test_a_cursor_counts_only_unaltered_and_in_its_place(client: Client) -
     for other in every:
         if not other.path.endswith("/posts"):
             assert await refused(admin, other.path, cursor), other.path
-    payload, _, signature = cursor.rpartition(".")
     forged = base64.urlsafe_b64encode(b'["posts","title",false,"",0]').rstrip(b"=").decode()
     stranger = Cursors(SecretKeys(["another-secret"])).dump("posts", "title", "a", 1)
-    altered = [cursor[:index] + "!" + cursor[index + 1 :] for index in range(0, len(cursor), 7)]
+    others = ["!", "A", "Q", "_"]
+    altered = [
+        cursor[:index] + other + cursor[index + 1 :]
+        for index in (0, 1, 20, 21, 22, 23, 40, len(cursor) - 2, len(cursor) - 1)
+        for other in others
+        if other != cursor[index]
+    ]
+    cut = [cursor[:length] for length in (1, 21, 22, 43, len(cursor) - 4, len(cursor) - 1)]
+    # Texts that decode to the same bytes are not the cursor either.
+    padded = cursor + "=" * (-len(cursor) % 4)
+    alike = [padded, cursor + "\n", f" {cursor}", cursor[:-1] + chr(ord(cursor[-1]) + 1)]
+    alike += [cursor.replace("-", "+").replace("_", "/")]
     for text in (
-        "",
-        ".",
-        "1",
-        "%00",
-        "ñ",
-        payload,
-        f"{payload}.",
-        f"{forged}.{signature}",
-        stranger,
-        cursor + "A",
-        *altered,
+        *("", ".", "1", "%00", "ñ", forged, stranger, cursor + "A", cursor * 2, cursor[::-1]),
+        *(*altered, *cut, *(each for each in alike if each != cursor)),
     ):
         assert await refused(admin, "/posts", text), text
+
+
+async def test_a_cursor_shows_nothing_of_the_row_it_stands_at(client: Client) -> None:
+    """No title, address or name in it, however it is decoded; and hardly a length."""
+    admin = await client.admin()
+    for title in ("Secret plan", "Secret plans of old"):
+        await admin.write(title)
+    for email in ("a@example.com", "hidden.person@example.com"):
+        await client.register("Hidden Person", email=email)
+    lengths = set()
+    for listing in listings(admin, user_id=admin.id, role_id=1):
+        for sort in listing.sorts:
+            for params in ({"page_size": 1}, {"page_size": 2}):
+                response = await admin.get(listing.path, params={"sort": sort, **params})
+                cursor = response.json()["next_cursor"]
+                if cursor is None:
+                    continue
+                raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).lower()
+                for word in (b"secret", b"example", b"hidden", sort.strip("-").encode(), b"20"):
+                    assert len(word) < 4 or word not in raw, (listing.path, sort)
+                again = await admin.get(listing.path, params={"sort": sort, **params})
+                assert again.json()["next_cursor"] == cursor, "a page that is the same is the same"
+                lengths.add(len(raw) % 64)
+    assert lengths == {16}, "of the tag; the rest is rounded up"
+
+
+async def test_a_cursor_outlives_the_permission_it_stands_at(client: Client) -> None:
+    """A newer version may know it no more."""
+    admin = await client.admin()
+    cursors: Cursors = client.app.state.pages.cursors
+    every = [item["name"] for item in (await page(admin, "/permissions"))["items"]]
+    for sort, expected in (("name", every[2:]), ("-name", every[1::-1])):
+        cursor = cursors.dump("permissions", sort, f"{every[1]}-gone", 0)
+        found = await page(admin, "/permissions", cursor=cursor, page_size=100)
+        assert [item["name"] for item in found["items"]] == expected
 
 
 async def test_a_cursor_can_stand_on_any_title(client: Client) -> None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import logging
+import re
+import sqlite3
 from email.message import EmailMessage
 from typing import Any
 
 import httpx2
+import psycopg
+import pymysql
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.crud import users
+from app.crud import posts, users
 from app.crud.outbox import Failure
 from app.tasks.dispatcher import Dispatcher
 from app.tasks.mail import NotSent
 from tests.support.canaries import CANARY, PASSWORD, Watch, check_response
 from tests.support.client import Client
+from tests.support.faults import Fault, failing_writes, sqlite_error
 from tests.support.logs import Output, decoded
 from tests.support.mails import queue
 
@@ -74,6 +79,57 @@ async def test_a_defect_is_logged_once_with_its_trace_and_its_request(
     assert "ZeroDivisionError: the defect" in trace["trace"]
     assert trace["request_id"] == response.json()["request_id"]
     assert (trace["level"], requests_in(lines)[0]["status"]) == ("ERROR", 500)
+
+
+@pytest.mark.parametrize("hidden_by", [None, RuntimeError])
+async def test_a_defect_in_the_database_is_logged_by_its_number_and_its_place(
+    client: Client,
+    logs: Output,
+    monkeypatch: pytest.MonkeyPatch,
+    hidden_by: type[Exception] | None,
+) -> None:
+    """Without the driver's text, also where something else was raised because of it."""
+    ana, database = await client.user(), client.database
+    fault, known = DEFECTS[database.dialect]
+    create = posts.create
+
+    def hiding(*given: Any, **named: Any) -> Any:
+        try:
+            return create(*given, **named)
+        except Exception as error:
+            raise (hidden_by or ValueError)(f"could not: {error}") from error
+
+    if hidden_by is not None:
+        monkeypatch.setattr(posts, "create", hiding)
+    logs.take()
+    with failing_writes(database, fault) as sabotage:
+        response = await ana.post("/posts", {"title": "A", "content": ""})
+    assert (response.status_code, sabotage.hits) == (500, 1)
+    output = logs.take()
+    [line] = [line for line in decoded(output) if line["message"] == "unhandled database error"]
+    assert line["level"] == "ERROR"
+    assert line.items() >= known.items()
+    assert re.search(r"(^| < )app/crud/posts\.py:\d+ create( < |$)", line["where"])
+    assert re.match(r"app/[a-z/]+\.py:\d+ \w+", line["where"])
+    assert "app/" in line["trace"]
+    assert CANARY not in output
+
+
+# A defect of ours as each driver tells of it, and what of it is logged.
+DEFECTS: dict[str, tuple[Fault, dict[str, object]]] = {
+    "sqlite": (
+        lambda: sqlite_error(sqlite3.OperationalError, f"no such table: {CANARY}", "SQLITE_ERROR"),
+        {"error": "OperationalError", "sqlite": "SQLITE_ERROR"},
+    ),
+    "mysql": (
+        lambda: pymysql.err.ProgrammingError(1146, f"Table '{CANARY}' doesn't exist"),
+        {"error": "ProgrammingError", "errno": 1146},
+    ),
+    "postgresql": (
+        lambda: psycopg.errors.NotNullViolation(f"null value: DETAIL: ({CANARY})"),
+        {"error": "NotNullViolation", "sqlstate": "23502"},
+    ),
+}
 
 
 # --- Nothing secret --------------------------------------------------------------------------

@@ -8,10 +8,12 @@ import httpx2
 import pytest
 
 from app.core.permissions import Permission
+from app.crud import pages
 from tests.support.client import Client, Person
 from tests.support.document import documented
 from tests.support.matrix import MISSING_ID, SCENES, Scene, build, call, snapshot
 from tests.support.people import holder, newcomer
+from tests.support.sql import watched
 
 pytestmark = pytest.mark.long
 
@@ -155,6 +157,39 @@ async def test_no_listing_changes_when_hidden_rows_appear(client: Client) -> Non
     assert await _tags_said(ana) == tags, "tags count what is published, for everybody"
     changed = [now != then for now, then in zip(await _all_said(ana, ana.id), hers, strict=True)]
     assert sum(changed) > len(changed) // 2, "the author sees them: the questions can tell"
+
+
+async def test_the_posts_of_nobody_look_like_those_of_who_shows_none(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To each caller, in every part of the answer and in what is asked of the database: an id that
+    nobody has, somebody deleted, somebody who wrote nothing, somebody with drafts only."""
+    monkeypatch.setattr(pages, "REMEMBER_SECONDS", 0)
+    admin, eve = await client.admin(), await newcomer(client)
+    gone, silent, hiding = [await newcomer(client) for _ in range(3)]
+    for author in (gone, hiding):
+        await author.write("A secret", status="draft")
+    await gone.write("Title")
+    assert (await admin.delete(f"/users/{gone.id}")).status_code == 204
+    shown = [await admin.write() for _ in range(2)]
+    path = f"/users/{shown[0]['author']['id']}/posts"
+    cursor = (await client.get(path, params={"page_size": 1})).json()["next_cursor"]
+    for asker in (client, eve):
+        for question in (*OF_AN_AUTHOR, {}, {"page": 2}, {"cursor": cursor}):
+            said = []
+            for number in (MISSING_ID, gone.id, silent.id, hiding.id):
+                with watched(client.database) as sent:
+                    answer = await asker.get(f"/users/{number}/posts", params=question)
+                assert answer.status_code == 200, answer.text
+                assert answer.json()["items"] == []
+                headers = {**answer.headers, "x-request-id": ""}
+                told = str((answer.json(), headers)).replace(f"/{number}/", "/{id}/")
+                # Who asks is looked up once for all.
+                asked = [each.text for each in sent if "FROM sessions" not in each.text]
+                said.append((told, asked))
+            assert said == [said[0]] * 4, question
+    assert (await hiding.get(f"/users/{hiding.id}/posts")).json()["total"] == 1
+    assert (await admin.get(f"/users/{gone.id}/posts?deleted=true")).json()["total"] == 2
 
 
 async def test_no_question_finds_a_hidden_row(client: Client) -> None:

@@ -56,7 +56,9 @@ def problem(error: AppError, scope: Scope) -> ProblemResponse:
         "request_id": context.request_id,
     }
     if isinstance(error, Invalid):
-        body["errors"] = [_described(defect, context.locale) for defect in error.errors]
+        body["errors"] = [
+            _described(defect, context.locale) for defect in error.errors[:MAX_ERRORS]
+        ]
     return ProblemResponse(body, status_code=error.status, headers=error.headers)
 
 
@@ -97,22 +99,27 @@ async def _on_invalid_request(request: Request, error: Exception) -> ProblemResp
 
 def _defects(errors: Sequence[Any]) -> list[FieldError]:
     return [
-        FieldError(_field(entry["loc"]), str(entry["type"]), entry.get("ctx") or {})
+        FieldError(_field(_place(entry)), str(entry["type"]), entry.get("ctx") or {})
         for entry in errors[:MAX_ERRORS]
     ]
+
+
+def _place(entry: Any) -> Sequence[str | int]:
+    # Of a body that cannot be read, FastAPI names the character where it breaks off.
+    return ("body",) if entry["type"] == "json_invalid" else entry["loc"]
 
 
 def _field(location: Sequence[str | int]) -> str:
     """`("body", "tags", 0)` as `tags.0`; the part of the request alone when that is all."""
     parts = location[1:] if len(location) > 1 else location
-    return _printable(".".join(str(part) for part in parts), MAX_FIELD)
+    return ".".join(str(part) for part in parts)
 
 
 def _described(defect: FieldError, locale: str) -> dict[str, str]:
     texts = i18n.find(locale, "validation")
     template = texts.get(defect.type, texts["invalid"])
     return {
-        "field": defect.field,
+        "field": _printable(defect.field, MAX_FIELD),
         "message": template.format_map(_Values(defect.values)),
         "type": defect.type,
     }

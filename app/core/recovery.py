@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import traceback
 from collections.abc import Callable
 
-from sqlalchemy.exc import DBAPIError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.exceptions import AppError, InternalError, Unavailable
+from app.core.failures import RETRIES, described, is_of_database, pause, trace_of
 from app.core.problems import problem
 
 log = logging.getLogger("app.request")
-_RETRIES = 3
 
 
 class Deadline:
@@ -123,25 +120,24 @@ class Recover:
             except Exception as error:
                 if started:
                     raise
-                if attempt == _RETRIES or not self.is_transient(error):
+                if attempt == RETRIES or not self.is_transient(error):
                     await problem(self._judge(error), scope)(scope, receive, send)
                     return
-            # Jitter keeps two transactions that met once from meeting again.
-            await asyncio.sleep(random.uniform(0.01, 0.05) * 2**attempt)  # noqa: S311 no secret
+                reason = described(error)
+            await pause(attempt)
             attempt += 1
-            log.info("transaction retried", extra={"attempt": attempt})
+            log.info("transaction retried", extra={"attempt": attempt, **reason})
             body.rewind()
 
     def _judge(self, error: Exception) -> AppError:
         refusal = self.refusal_of(error)
         if refusal is not None:
-            log.warning("database refused", extra={"error": type(error).__name__})
+            log.warning("database refused", extra=described(error))
             return refusal
-        if isinstance(error, DBAPIError):
-            # Without the driver's text: PostgreSQL puts the whole row, hashes and all, in it.
-            where = "".join(traceback.format_tb(error.__traceback__))
-            kind = type(error.orig).__name__
-            log.error("unhandled database error", extra={"error": kind, "trace": where[-1_500:]})
+        if is_of_database(error):
+            log.error(
+                "unhandled database error", extra={**described(error), "trace": trace_of(error)}
+            )
         else:
             log.error("unhandled exception", exc_info=error)
         return InternalError()

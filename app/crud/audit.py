@@ -12,6 +12,7 @@ from sqlalchemy import CursorResult, bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.context import request_context
+from app.core.failures import described
 from app.crud.listings import Listing, filters_of
 from app.crud.pages import PageOf, Pages
 from app.database import Database
@@ -69,12 +70,15 @@ async def record_apart(
 
     Never raises; what cannot be written in RECORD_SECONDS is logged, and False.
     """
+
+    async def write(session: AsyncSession) -> None:
+        record(session, act, subject, **details)
+
     try:
-        async with asyncio.timeout(RECORD_SECONDS), database.begin() as session:
-            record(session, act, subject, **details)
-    # Without the driver's text, which may hold the row.
+        async with asyncio.timeout(RECORD_SECONDS):
+            await database.run(write)
     except Exception as error:  # noqa: BLE001 what the caller was told stays so
-        log.error("audit event lost", extra={"error": type(error).__name__, "act": act, **details})
+        log.error("audit event lost", extra={**described(error), "act": act, **details})
         return False
     return True
 

@@ -22,7 +22,9 @@ def list_permissions(*, query: PermissionQuery, cursors: Cursors) -> PageOf[Perm
     else:
         sort, last, _ = cursors.load(_LISTING, ("name",), query)
         names.sort(reverse=sort.startswith("-"))
-        found, total = names[names.index(last) + 1 :][: query.page_size + 1], None
+        # Compared: there may be no permission of this name any more.
+        behind = [name for name in names if (name < last if sort[0] == "-" else name > last)]
+        found, total = behind[: query.page_size + 1], None
     locale = request_context().locale
     return page_of(
         query,

@@ -13,7 +13,7 @@ from sqlalchemy.orm import joinedload, selectinload
 
 from app.core.exceptions import AuthorDeleted
 from app.core.permissions import Caller, Permission
-from app.crud import accounts, guards, tags
+from app.crud import guards, tags
 from app.crud.base import flush_out, gathered, joined, one_or_404, read_one, scattered
 from app.crud.listings import Listing, contains, filters_of
 from app.crud.pages import PageOf, Pages
@@ -196,23 +196,16 @@ async def restore(session: AsyncSession, *, post: Post) -> Post:
 async def list_posts(
     pages: Pages, *, caller: Caller | None, query: UserPostQuery, author_id: int | None = None
 ) -> PageOf[dict[str, Any]]:
-    """The posts a caller sees that match the filters, perhaps of one author alone."""
+    """The posts a caller sees that match the filters, perhaps of one author alone.
+
+    Of an author who does not exist, or of whose posts the caller sees none, it is the same empty
+    page: it does not tell who has an account.
+    """
     given = filters_of(query)
     if author_id is not None:
         given["author_id"] = author_id
     listing = _listing(View.of(caller), query.deleted, tuple(given))
     return await pages.page(listing, query, given | _me(caller))
-
-
-async def list_of_author(
-    pages: Pages, *, caller: Caller | None, author_id: int, query: UserPostQuery
-) -> PageOf[dict[str, Any]]:
-    """The posts of one author that a caller sees, or NotFound."""
-    page = await list_posts(pages, caller=caller, query=query, author_id=author_id)
-    # Only an empty page leaves open whether there is such a user: one statement less otherwise.
-    if not page.items:
-        await accounts.require(pages.reader, user_id=author_id)
-    return page
 
 
 _HAVING = select(PostTag.post_id).join(Tag, Tag.id == PostTag.tag_id)

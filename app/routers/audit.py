@@ -7,12 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 
 from app.crud import audit
+from app.routers.bodies import StrictRoute
 from app.routers.deps import API, AuditReader, pages_of
 from app.routers.lists import Json, listed, parsed
 from app.schemas import audit as schemas
 from app.schemas.pages import Page
 
-router = APIRouter(prefix=f"{API}/audit-events", tags=["operations"])
+router = APIRouter(prefix=f"{API}/audit-events", tags=["operations"], route_class=StrictRoute)
 AuditQuery = Annotated[schemas.AuditQuery, parsed(schemas.AuditQuery)]
 
 

@@ -15,6 +15,7 @@ from app.core.exceptions import (
 from app.crud import accounts, auth, users
 from app.models.users import email_key
 from app.quotas import Door, Whom
+from app.routers.bodies import StrictRoute
 from app.routers.creating import PublicCreation, made
 from app.routers.deps import (
     API,
@@ -32,7 +33,7 @@ from app.routers.sessions import refresh, token_answer
 from app.schemas import auth as schemas
 from app.schemas import users as user_schemas
 
-router = APIRouter(prefix=f"{API}/auth", tags=["auth"])
+router = APIRouter(prefix=f"{API}/auth", tags=["auth"], route_class=StrictRoute)
 
 
 async def _registration_enabled(settings: SettingsDep) -> None:

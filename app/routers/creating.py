@@ -23,10 +23,11 @@ from starlette.responses import Response
 
 from app.core.exceptions import Conflict, FieldError, Invalid, StillUnderWay
 from app.core.permissions import Caller, Permission
-from app.crud import authorization, idempotency
+from app.crud import accounts, authorization, idempotency
 from app.crud.idempotency import Answer, Kept, Key, Replay
 from app.models.users import email_key
 from app.quotas import Door
+from app.routers.bodies import loads
 from app.routers.deps import Gate, permissions_of, reader_of, who_may, writer_of
 from app.routers.doors import AtDoor
 from app.routers.lists import Json
@@ -40,6 +41,9 @@ _KEY = re.compile(rb"[!-~]{1,%d}" % MAX_KEY)
 _NAME = HEADER.lower().encode()
 _LOOKS, _PAUSE_SECONDS = 40, 0.05
 _OF_ANY = {"content-length", "content-type"}
+# By the collection that was added to: what raises NotFound for a row whose answer may not be shown
+# any more. Posts and roles hold what their maker wrote, and no other person.
+_STILL_THERE = {"users": accounts.require}
 
 
 async def replay(_: Request, replay: Exception) -> Response:
@@ -138,10 +142,16 @@ class Creation(Generic[C]):
             raise Replay(await self.told(key, kept)) from error
 
     async def told(self, key: Key, kept: Kept) -> Answer:
-        """What is remembered, if it was an answer to this. Raises IdempotencyKeyReused."""
+        """What is remembered, if it was an answer to this. Raises IdempotencyKeyReused; NotFound
+        for an answer that shows somebody who was deleted since."""
         if self.caller is None:
             return await _told_anybody(self._request, key, kept)
-        return key.answer(kept)
+        answer = key.answer(kept)
+        path, _, row_id = answer.headers["location"].rpartition("/")
+        require = _STILL_THERE.get(path.rpartition("/")[2])
+        if require is not None:
+            await require(reader_of(self._request), user_id=int(row_id))
+        return answer
 
 
 def _once(work: Callable[[Unit], Json], key: Key, unit: Unit) -> Response:
@@ -225,7 +235,7 @@ def _canonical(body: bytes) -> tuple[str, str]:
     """The same for bodies that say the same, whatever the order of their members; and the address
     in it, if there is one."""
     try:
-        found = json.loads(body)
+        found = loads(body)
         text = json.dumps(found, sort_keys=True)
     except (ValueError, RecursionError):
         return body.decode("latin-1"), ""  # refused later on

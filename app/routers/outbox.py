@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 
 from app.core.exceptions import MailAlreadySent
 from app.crud import outbox
+from app.routers.bodies import StrictRoute
 from app.routers.deps import (
     API,
     MAILS,
@@ -24,7 +25,7 @@ from app.schemas import outbox as schemas
 from app.schemas.pages import Page
 from app.tasks.mail import describe
 
-router = APIRouter(prefix=f"{API}/outbox", tags=["operations"])
+router = APIRouter(prefix=f"{API}/outbox", tags=["operations"], route_class=StrictRoute)
 MailQuery = Annotated[schemas.MailQuery, parsed(schemas.MailQuery)]
 
 

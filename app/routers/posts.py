@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from app.core.exceptions import AuthorDeleted, PreconditionFailed
 from app.crud import posts
 from app.models.posts import Post, PostStatus
+from app.routers.bodies import StrictRoute
 from app.routers.creating import PostCreation, made
 from app.routers.deps import (
     API,
@@ -28,7 +29,7 @@ from app.schemas import posts as schemas
 from app.schemas.pages import Page
 from app.writing import Unit
 
-router = APIRouter(prefix=f"{API}/posts", tags=["posts"])
+router = APIRouter(prefix=f"{API}/posts", tags=["posts"], route_class=StrictRoute)
 _STALE = problems(PreconditionFailed)
 PostQuery = Annotated[schemas.PostQuery, parsed(schemas.PostQuery)]
 

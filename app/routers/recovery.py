@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response
 from app.core.exceptions import EmailTaken, InvalidOneTimeToken
 from app.crud import recovery
 from app.quotas import Door
+from app.routers.bodies import StrictRoute
 from app.routers.deps import (
     API,
     MAILS,
@@ -20,7 +21,7 @@ from app.routers.doors import ForgotAttempt, ResendAttempt, ResetAttempt, limite
 from app.routers.responses import problems
 from app.schemas import recovery as schemas
 
-router = APIRouter(prefix=f"{API}/auth", tags=["auth"])
+router = APIRouter(prefix=f"{API}/auth", tags=["auth"], route_class=StrictRoute)
 
 
 @router.post(

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from app.core.exceptions import PreconditionFailed, RoleNameTaken, SystemRole
 from app.crud import accounts, permissions, roles
+from app.routers.bodies import StrictRoute
 from app.routers.creating import RoleCreation, made
 from app.routers.deps import (
     API,
@@ -26,7 +27,7 @@ from app.schemas import roles as schemas
 from app.schemas import users as user_schemas
 from app.schemas.pages import Page
 
-router = APIRouter(prefix=API, tags=["roles"])
+router = APIRouter(prefix=API, tags=["roles"], route_class=StrictRoute)
 RoleQuery = Annotated[schemas.RoleQuery, parsed(schemas.RoleQuery)]
 PermissionQuery = Annotated[schemas.PermissionQuery, parsed(schemas.PermissionQuery)]
 MemberQuery = Annotated[user_schemas.MemberQuery, parsed(user_schemas.MemberQuery)]

@@ -11,6 +11,7 @@ from app.core.security import AccessTokens
 from app.crud import sessions
 from app.crud.refresh import Grant, renew
 from app.quotas import Door
+from app.routers.bodies import StrictRoute
 from app.routers.deps import (
     API,
     ActingCaller,
@@ -29,7 +30,7 @@ from app.schemas import auth as auth_schemas
 from app.schemas import sessions as schemas
 from app.schemas.pages import Page
 
-router = APIRouter(prefix=f"{API}/auth", tags=["auth"])
+router = APIRouter(prefix=f"{API}/auth", tags=["auth"], route_class=StrictRoute)
 SessionQuery = Annotated[schemas.SessionQuery, parsed(schemas.SessionQuery)]
 
 

@@ -10,10 +10,12 @@ from fastapi import APIRouter, Request, Response
 from app.core.exceptions import (
     EmailTaken,
     LastAdmin,
+    NotFound,
     PreconditionFailed,
     WrongCurrentPassword,
 )
 from app.crud import accounts, credentials, posts, roles, users
+from app.routers.bodies import StrictRoute
 from app.routers.creating import UserCreation, made
 from app.routers.deps import (
     API,
@@ -45,7 +47,7 @@ from app.schemas import roles as role_schemas
 from app.schemas import users as schemas
 from app.schemas.pages import Page
 
-router = APIRouter(prefix=f"{API}/users", tags=["users"])
+router = APIRouter(prefix=f"{API}/users", tags=["users"], route_class=StrictRoute)
 _STALE = problems(PreconditionFailed)
 UserQuery = Annotated[schemas.UserQuery, parsed(schemas.UserQuery)]
 UserPostQuery = Annotated[post_schemas.UserPostQuery, parsed(post_schemas.UserPostQuery)]
@@ -143,7 +145,7 @@ async def list_users(_: UsersReader, query: UserQuery, request: Request) -> Json
     "",
     status_code=201,
     response_model=schemas.User,
-    responses=problems(EmailTaken),
+    responses=problems(EmailTaken, NotFound),
     dependencies=[MAILS],
 )
 async def create_user(
@@ -153,7 +155,10 @@ async def create_user(
     settings: SettingsDep,
     request: Request,
 ) -> Response:
-    """Make an account for somebody, without a password: a mail invites them to set one."""
+    """Make an account for somebody, without a password: a mail invites them to set one.
+
+    A repeated request (`Idempotency-Key`) is 404 once the user was deleted, and makes no other.
+    """
 
     async def make() -> Json:
         user = await users.create(session, data=data, keys=settings.keys)
@@ -208,10 +213,8 @@ async def restore_user(user: UserForRestore, caller: UsersWriter, session: Sessi
 async def list_user_posts(
     user_id: Id, caller: MaybeCaller, query: UserPostQuery, request: Request
 ) -> Json:
-    """List the posts of a user that you may see."""
-    page = await posts.list_of_author(
-        pages_of(request), caller=caller, author_id=user_id, query=query
-    )
+    """List the posts of a user that you may see: none, also where there is no such user."""
+    page = await posts.list_posts(pages_of(request), caller=caller, query=query, author_id=user_id)
     return listed(request, page)
 
 

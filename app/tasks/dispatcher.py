@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 
 from app.config import Settings
+from app.core.failures import described
 from app.database import Database
 from app.tasks.delivery import Delivery
 from app.tasks.mail import Mailer
@@ -59,7 +60,7 @@ class Dispatcher:
                 await self._start_due()
             # Whatever goes wrong here (the database above all), the next round tries again.
             except Exception as error:  # noqa: BLE001 see above
-                log.warning("outbox not readable", extra={"error": type(error).__name__})
+                log.warning("outbox not readable", extra=described(error))
             # Not `wait_for`: before Python 3.12 it swallows a cancellation that meets the event.
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECONDS):
@@ -79,4 +80,4 @@ class Dispatcher:
         del self._sending[mail_id]
         self._wake.set()
         if not task.cancelled() and (error := task.exception()):
-            log.warning("mail left for later", extra={"error": type(error).__name__})
+            log.warning("mail left for later", extra=described(error))

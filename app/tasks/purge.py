@@ -8,7 +8,6 @@ from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.commands import committed
 from app.config import Settings
 from app.crud import audit, trash
 from app.database import Database
@@ -28,7 +27,7 @@ async def purge(database: Database, settings: Settings) -> dict[str, int]:
 
 async def empty(database: Database, *, before: datetime) -> dict[str, int]:
     """Delete for good what went into the trash, or expired, before a moment; counts by name."""
-    counts = await committed(database, partial(trash.purge, before=before))
+    counts = await database.run(partial(trash.purge, before=before))
     for name in trash.EXPIRING:
         forget = partial(trash.forget, name=name, before=before)
         counts[name] = await _in_batches(database, forget, trash.BATCH)
@@ -38,9 +37,10 @@ async def empty(database: Database, *, before: datetime) -> dict[str, int]:
 async def _in_batches(
     database: Database, delete: Callable[[AsyncSession], Awaitable[int]], size: int
 ) -> int:
-    """Delete batch by batch, each in a transaction of its own; how many that were."""
+    """Delete batch by batch, each in a transaction of its own, which is run again
+    after a deadlock; how many that were."""
     total, gone = 0, size
     while gone >= size:
-        gone = await committed(database, delete)
+        gone = await database.run(delete)
         total += gone
     return total

@@ -19,6 +19,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from app.config import LogFormat, Settings
 from app.core import logging as app_logging
+from app.core.failures import described
 from app.database import Database, connect
 from app.tasks.delivery import Delivery
 from app.tasks.mail import mailer_for
@@ -90,7 +91,7 @@ class Jobs:
             portal, database = self._opened()
             return portal.call(work, database)
         except Exception as error:  # noqa: BLE001 see above
-            log.warning("task left for later", extra={"error": type(error).__name__})
+            log.warning("task left for later", extra=described(error))
             return None
 
     def _opened(self) -> tuple[BlockingPortal, Database]:

@@ -252,6 +252,13 @@ def counted_locks(database: Database) -> Iterator[list[str]]:
         event.remove(database.engine.sync_engine, "before_cursor_execute", note)
 
 
+def sqlite_error(kind: type[sqlite3.Error], text: str, name: str = "") -> sqlite3.Error:
+    """What SQLite's driver raises, with the name of the error."""
+    error = kind(text)
+    error.sqlite_errorname = name
+    return error
+
+
 # What a driver raises when the same transaction may succeed at once, and when the server is gone.
 TRANSIENT: dict[str, list[Fault]] = {
     "sqlite": [lambda: sqlite3.OperationalError("database is locked")],
