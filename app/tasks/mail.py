@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
+from email.header import Header
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
@@ -26,6 +27,7 @@ from app.schemas import outbox as schemas
 from app.tasks.user_text import UserText
 
 _FAREWELL_SECONDS = 1
+_HEADER_WIDTH = 76  # RFC 2047 §2
 # Where the link of a mail leads; app/routers/account.py serves these pages.
 PAGES = {
     Purpose.verify_email: "verify-email",
@@ -125,11 +127,21 @@ def compose(mail: Mail, settings: Settings) -> EmailMessage:
     message["From"] = Address(display_name=sender, addr_spec=sender_address)
     # Built as one address: a list of them in the stored text cannot become two recipients.
     message["To"] = _one_address(mail.recipient)
-    message["Subject"] = rendered.subject
+    _set_subject(message, rendered.subject)
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(rendered.text)
     message.add_alternative(rendered.html, subtype="html")
     return message
+
+
+def _set_subject(message: EmailMessage, subject: str) -> None:
+    if subject.isascii():
+        message["Subject"] = subject
+        return
+    # The folding of EmailMessage loses spaces between encoded words: `evil. com` could become a
+    # link by it. Header does not, and what it has encoded is not folded again.
+    encoded = Header(subject, "utf-8", _HEADER_WIDTH, "Subject").encode(linesep="\r\n")
+    message.set_raw("Subject", encoded)
 
 
 def _one_address(text: str) -> Address:

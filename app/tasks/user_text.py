@@ -16,9 +16,8 @@ from app.core.single_line import BLANK, IGNORABLE
 from app.models.outbox import Mail
 
 # What stands between the parts of URLs and addresses, and what begins an encoded word (RFC 2047).
-_LIKE_A_LINK = re.compile(r"[/\\:@]|=\?")
-# Mail programs offer to dial numbers.
-_MAX_DIGITS = 6
+# Also seven digits in a row, which mail programs offer to dial.
+_LIKE_A_LINK = re.compile(r"[/\\:@]|=\?|(?:\d\W{0,2}){7}")
 # Joiners, variation selectors, and the tags of flags: without them emoji fall apart, and words of
 # some scripts change their meaning.
 _KEPT = re.compile("[\u200c\u200d\ufe00-\ufe0f\U000e0020-\U000e007f\U000e0100-\U000e01ef]")
@@ -102,7 +101,7 @@ def _is_like_a_link(line: str) -> bool:
     # replaced by those of ASCII.
     bare = IGNORABLE.sub("", _ORDINAL.sub("", line))
     plain = normalize("NFKC", bare.translate(_ELLIPSES)).translate(_DOTS)
-    if _LIKE_A_LINK.search(plain) or sum(map(str.isdecimal, plain)) > _MAX_DIGITS:
+    if _LIKE_A_LINK.search(plain):
         return True
     # A letter, mark, digit or symbol directly behind a dot, whatever its script: `_` is none.
     return any(dot == "." and _category(behind)[0] in "LMNS" for dot, behind in pairwise(plain))
