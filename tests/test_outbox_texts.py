@@ -96,18 +96,26 @@ async def mailed(client: Client, person: Person) -> set[str]:
 
 async def everything(reader: Person) -> list[httpx2.Response]:
     """Every answer about mails that somebody can get, granted or refused."""
-    answers = [await reader.get("/outbox", params={"page_size": 100})]
+    answers = [await reader.get("/outbox", params={"page_size": 30})]
     tag = answers[0].headers.get("etag", "*")
     if answers[0].status_code == 200:
         answers += [
-            await reader.get("/outbox", params={"page_size": 100}, headers={"If-None-Match": tag}),
+            await reader.get("/outbox", params={"page_size": 30}, headers={"If-None-Match": tag}),
             await reader.request("HEAD", "/outbox"),
             await reader.get("/outbox", params={"kind": "password_reset", "sort": "created_at"}),
             await reader.get("/outbox", params={"page": 2, "page_size": 5, "state": "pending"}),
+            await reader.get(
+                "/outbox", params={"page_size": 30, "cursor": answers[0].json()["next_cursor"]}
+            ),
         ]
     async with reader.database.begin(readonly=True) as session:
-        ids = list(await session.scalars(select(Mail.id)))
-    answers += [await reader.post(f"/outbox/{mail_id}/retry") for mail_id in ids]
+        # The highest and the lowest recipient's.
+        newest_last = list(await session.scalars(select(Mail.id).order_by(Mail.id)))
+    ids = newest_last[: len(MailKind)] + newest_last[-len(MailKind) :]
+    first = await reader.post(f"/outbox/{ids.pop()}/retry")
+    if first.status_code == 403:
+        return [*answers, first]
+    answers += [first] + [await reader.post(f"/outbox/{mail_id}/retry") for mail_id in ids]
     return answers
 
 
@@ -123,8 +131,11 @@ def shown_tokens(answers: list[httpx2.Response], recipients: dict[str, Recipient
 
 async def mails_of(reader: Person, person: Person) -> list[dict[str, Any]]:
     """The mails to somebody, as a reader sees them."""
+    return of_person([page async for page in walk(reader, "/outbox", page_size=30)], person)
+
+
+def of_person(pages: list[list[dict[str, Any]]], person: Person) -> list[dict[str, Any]]:
     addresses = {person.email, f"new-{person.id}@example.org"}
-    pages = [page async for page in walk(reader, "/outbox", page_size=7)]
     return [mail for page in pages for mail in page if mail["recipient"] in addresses]
 
 
@@ -157,8 +168,9 @@ async def test_links_are_seen_by_those_who_may_manage_the_recipient_alone(
             assert shown_tokens(answers, recipients) == expected, name
             if READ not in permissions:
                 continue
+            pages = [page async for page in walk(reader, "/outbox", page_size=30)]
             for who, recipient in recipients.items():
-                mails = await mails_of(reader, recipient.person)
+                mails = of_person(pages, recipient.person)
                 assert {mail["kind"] for mail in mails} == set(MailKind)
                 may_read = not has_server and (who in managed or not is_production)
                 for mail in mails:
