@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 import secrets
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
@@ -20,13 +19,13 @@ from app.backups.commands import backup, restore
 from app.commands import begin, on_database
 from app.config import LogFormat, Settings, TokenAlgorithm, load_settings, read_settings
 from app.core import logging
-from app.core.exceptions import EmailTaken, FieldError, Invalid
+from app.core.exceptions import EmailTaken, Invalid
 from app.core.i18n import text
 from app.core.security import Passwords
 from app.crud import admins, one_time, sessions, users
 from app.database import Database
 from app.main import create_app
-from app.schemas.users import normal_email
+from app.schemas.users import normal_email, normal_name
 from app.tasks import purge as purging
 from app.tasks.worker import run_beat, run_worker
 
@@ -95,10 +94,13 @@ def create_admin(
     if address is None:
         raise typer.BadParameter("not an e-mail address", param_hint="--email")
     try:
+        name = normal_name(name)
         users.refuse_weak(password, settings.password_policy, email=address, name=name)
         _add_admin(address, name, password)
     except Invalid as error:
-        raise typer.BadParameter(_in_words(error.errors), param_hint="--password") from None
+        raise typer.BadParameter(
+            _in_words(error), param_hint=f"--{error.errors[0].field}"
+        ) from None
     except EmailTaken:
         raise typer.BadParameter("this address is taken", param_hint="--email") from None
     typer.echo(f"Admin {address} made.")
@@ -288,8 +290,8 @@ def _first_admin(settings: Settings) -> None:
         typer.echo(f"Password:     {password}   (shown only now)", err=True)
 
 
-def _in_words(errors: Sequence[FieldError]) -> str:
-    return " ".join(text("en", "validation", e.type, **e.values) for e in errors)
+def _in_words(error: Invalid) -> str:
+    return " ".join(text("en", "validation", e.type, **e.values) for e in error.errors)
 
 
 if __name__ == "__main__":

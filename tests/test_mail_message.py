@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import re
 from email.message import EmailMessage
 
 import pytest
@@ -45,14 +46,15 @@ async def test_the_development_mailbox_holds_a_file_mail_programs_can_read(
 
 
 async def test_a_hostile_name_adds_no_header_and_no_markup(
-    client: Client, database: Database, settings: Settings
+    database: Database, settings: Settings
 ) -> None:
-    """A5: one To, whatever the name says; and the mail is sent all the same."""
-    account = await client.register(HOSTILE)
-    mail = await mail_to(database, account["email"])
+    """A5: one To, whatever the name says, which may be older than the rules for names; and the
+    mail is sent all the same."""
+    [mail_id] = await queue(database, "eve@example.com", name=HOSTILE)
+    mail = await stored(database, mail_id)
     message = await in_mailbox(database, settings, mail)
     assert "Bcc" not in message
-    assert addressed_to(message) == [account["email"]]
+    assert addressed_to(message) == ["eve@example.com"]
     assert message["Subject"].startswith("Welcome, Eve Bcc victim")
     html = message.get_body(("html",))
     assert html is not None
@@ -67,10 +69,10 @@ async def test_a_hostile_name_adds_no_header_and_no_markup(
     "name", ["{public_url}", "{0.__class__}", "{{ 7 * 7 }}", "100 % {", "A\u2028B"]
 )
 async def test_a_name_is_text_to_the_templates(
-    client: Client, database: Database, settings: Settings, name: str
+    database: Database, settings: Settings, name: str
 ) -> None:
-    account = await client.register(name)
-    message = await in_mailbox(database, settings, await mail_to(database, account["email"]))
+    [mail_id] = await queue(database, "ana@example.com", name=name)
+    message = await in_mailbox(database, settings, await stored(database, mail_id))
     assert message["Subject"] == f"Welcome, {' '.join(name.split())}"
     plain = message.get_body(("plain",))
     assert plain is not None
@@ -80,14 +82,21 @@ async def test_a_name_is_text_to_the_templates(
 @pytest.mark.parametrize(
     "name", ["Win http://evil.example", "see www.evil", "evil.example", "a@b", "Eve\r\nBcc: x"]
 )
-async def test_who_is_named_like_a_link_is_greeted_by_their_address(
-    client: Client, database: Database, settings: Settings, name: str
+async def test_who_is_named_like_a_link_is_not_called_by_that_name(
+    database: Database, settings: Settings, name: str
 ) -> None:
-    """A49: else anybody could have strangers mailed what they like."""
-    email = (await client.register(name))["email"]
-    message = await in_mailbox(database, settings, await mail_to(database, email))
-    assert message["Subject"] == f"Welcome, {email}"
+    """A49: else anybody could have strangers mailed what they like. The subject has their address
+    instead, the text nothing: mail programs make links of addresses too."""
+    recipient = "ana@example.com"
+    [mail_id] = await queue(database, recipient, name=name)
+    message = await in_mailbox(database, settings, await stored(database, mail_id))
+    assert message["Subject"] == f"Welcome, {recipient}"
     assert "evil" not in message.as_string()
+    for kind in ("plain", "html"):
+        body = message.get_body((kind,))
+        assert body is not None
+        assert re.search(r"^(<p>)?Hello,(</p>)?\r?$", body.get_content(), re.MULTILINE)
+        assert "@" not in body.get_content()
 
 
 @pytest.mark.parametrize("recipient", ADDRESSES)

@@ -27,16 +27,22 @@ on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect
 CORPUS = {
     "4 bytes": "😀🧿𝔘𐍈",
     "joined": "👩‍👩‍👧‍👦 🏳️‍🌈",
-    "right to left": "مرحبا שלום \u202eabc\u202c",
+    "right to left": "مرحبا שלום \u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
     "combining": "Z\u0351\u036b\u0343a\u0328\u0301",
     "composed": unicodedata.normalize("NFC", "Señor Ångström"),
     "decomposed": unicodedata.normalize("NFD", "Señor Ångström"),
     "compatibility": "ﬁ \uff21\uff22\uff23 \u210c ²",
     "case": "ẞ ß İ \u0131 \u017f",
-    "separators": "a\u2028b\u2029c\u00a0d\u200be",
-    "controls": "a\tb\r\nc\x7fd\x01e",
+    "spaces": "c\u00a0d\u200be\u3000f",
     "quotes": "'; DROP TABLE users; -- \\ \" % _ {0} ${x}",
     "last of all": "\U0010ffff\ufffd\ufffe",
+}
+# What a single line may not hold (`tests/test_single_line.py`), but a content may.
+ONLY_IN_CONTENTS = {
+    "overridden": "مرحبا שלום \u202eabc\u202c \u2067x\u2069 \u200f",
+    "separators": "a\u2028b\u2029c\x85d",
+    "controls": "a\tb\r\nc\x7fd\x01e",
+    "invisible": "\u200b\u3164\u2800",
 }
 
 
@@ -56,6 +62,17 @@ async def test_text_comes_back_byte_for_byte(client: Client, sample: str) -> Non
     assert (found["title"], found["content"]) == (marked, marked)
     assert found["author"]["name"].encode() == sample.encode()
     assert (await ana.get("/users/me")).json()["name"] == sample
+
+
+@pytest.mark.parametrize("sample", ONLY_IN_CONTENTS.values(), ids=ONLY_IN_CONTENTS)
+async def test_contents_of_several_lines_come_back_byte_for_byte(
+    client: Client, sample: str
+) -> None:
+    """A16: what is refused in a name or a title is kept where text has many lines."""
+    ana = await client.user()
+    made = await ana.write(content=sample)
+    assert made["content"] == sample
+    assert (await client.get(f"/posts/{made['id']}")).json()["content"].encode() == sample.encode()
 
 
 async def test_text_of_the_greatest_length_comes_back_whole(client: Client) -> None:

@@ -90,3 +90,14 @@ def require_may_manage(caller: Caller, permissions: Iterable[Permission]) -> Non
     Else `users:write` would be the way to the top: to an administrator's account.
     """
     require_holds(caller, set(permissions) - OWN_ROWS)
+
+
+def may_manage(caller: Caller, permissions: Iterable[Permission]) -> bool:
+    """Return whether a caller may edit a user with these permissions: with `users:write`, by
+    the rule of `require_may_manage`."""
+    try:
+        require(caller, Permission.users_write)
+        require_may_manage(caller, permissions)
+    except InsufficientScope:
+        return False
+    return True

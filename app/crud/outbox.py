@@ -6,22 +6,26 @@ next attempt, so the mail of a process that dies in the middle comes up again by
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from functools import cache
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, bindparam, inspect, select, update
+from sqlalchemy import CursorResult, bindparam, case, distinct, func, inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.exceptions import MailAlreadySent
+from app.core.permissions import ADMIN_ROLE, Permission
 from app.crud.base import one_or_404
 from app.crud.listings import Listing, filters_of
 from app.crud.pages import PageOf, Pages
 from app.models.base import utc_now
 from app.models.outbox import MAX_ERROR, Mail, MailKind, MailState
-from app.models.users import User
+from app.models.roles import Role, RolePermission, effective
+from app.models.users import User, UserRole
 from app.schemas.outbox import MailQuery
 
 MAX_ATTEMPTS = 8
@@ -35,6 +39,8 @@ _DEFERRAL_WAIT = timedelta(seconds=30)
 _DEFERRALS_FOR = timedelta(days=2)
 # `sending` too: when its lease is over, the process that had it is gone.
 _OPEN = (MailState.pending, MailState.sending)
+# A one-time token (64 hexadecimal digits) or the greater part of one, as servers quote links.
+_LIKE_A_TOKEN = re.compile(r"[0-9a-f]{24,}", re.IGNORECASE)
 
 
 def enqueue(
@@ -134,9 +140,15 @@ async def mark_failed(
 
 
 def _storable(text: str) -> str:
-    """A text of anybody's, without what some databases refuse: lone surrogates, NUL."""
-    shown = text.encode("utf-8", "replace").decode()
+    """Return an answer of any server, without what some databases refuse (lone surrogates, NUL)
+    and without tokens: spam filters quote the links that they object to."""
+    shown = without_tokens(text.encode("utf-8", "replace").decode())
     return "".join(each if each.isprintable() else " " for each in shown)
+
+
+def without_tokens(text: str) -> str:
+    """Return a text with everything cut out that may be a one-time token."""
+    return _LIKE_A_TOKEN.sub("…", text)
 
 
 async def _still_claimed(session: AsyncSession, claimed: Mail) -> Mail | None:
@@ -164,24 +176,62 @@ async def retry(session: AsyncSession, *, mail_id: int) -> Mail:
     return mail
 
 
+@dataclass(frozen=True, slots=True)
+class ListedMail:
+    """A mail, and what its recipient may do now; None when the recipient's account is gone."""
+
+    mail: Mail
+    recipient_permissions: frozenset[Permission] | None
+
+
 _COLUMNS = [column.key for column in inspect(Mail).column_attrs]
 _FILTERS = {"state": Mail.state == bindparam("state"), "kind": Mail.kind == bindparam("kind")}
+# A recipient's permissions as the sum of these: a number, as a text of names has a greatest
+# length on MariaDB, behind which an administrator would look like a lesser user.
+_BITS = {name: 1 << place for place, name in enumerate([ADMIN_ROLE, *Permission])}
+_GRANTED = case(
+    (Role.name == ADMIN_ROLE, _BITS[ADMIN_ROLE]),
+    *((RolePermission.permission == name, _BITS[name]) for name in Permission),
+    else_=0,
+)
+_RECIPIENT_PERMISSIONS = (
+    select(func.sum(distinct(_GRANTED)))
+    .select_from(UserRole)
+    .join(Role, Role.id == UserRole.role_id)
+    .outerjoin(RolePermission, RolePermission.role_id == Role.id)
+    .where(UserRole.user_id == Mail.user_id)
+    .correlate(Mail)
+    .scalar_subquery()
+)
 
 
-async def list_mails(pages: Pages, *, query: MailQuery) -> PageOf[Mail]:
-    """Mails that match the filters."""
+async def list_mails(pages: Pages, *, query: MailQuery) -> PageOf[ListedMail]:
+    """Mails that match the filters, with the permissions of their recipients at this moment."""
     given = filters_of(query)
     return await pages.page(_listing(tuple(given)), query, given)
 
 
 @cache
-def _listing(filters: tuple[str, ...]) -> Listing[Mail]:
+def _listing(filters: tuple[str, ...]) -> Listing[ListedMail]:
     shown = [getattr(Mail, name) for name in _COLUMNS]
     return Listing(
         name="outbox",
         matching=select(Mail.id).where(*(_FILTERS[name] for name in filters)),
         id=Mail.id,
         keys={"created_at": Mail.created_at},
-        rows=lambda page: select(*shown).join(page, page.c.id == Mail.id),
-        item=lambda row: Mail(**dict(zip(_COLUMNS, row, strict=False))),
+        rows=lambda page: select(*shown, _RECIPIENT_PERMISSIONS).join(page, page.c.id == Mail.id),
+        item=_item,
     )
+
+
+def _item(row: tuple[Any, ...]) -> ListedMail:
+    mail = Mail(**dict(zip(_COLUMNS, row, strict=False)))
+    # The sum is NULL for a recipient without roles, and a Decimal on MariaDB.
+    bits = int(row[len(_COLUMNS)] or 0)
+    held = None if mail.user_id is None else _permissions(bits)
+    return ListedMail(mail, held)
+
+
+def _permissions(bits: int) -> frozenset[Permission]:
+    role = ADMIN_ROLE if bits & _BITS[ADMIN_ROLE] else ""
+    return frozenset(effective(role, {name for name in Permission if bits & _BITS[name]}))

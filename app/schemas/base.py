@@ -17,6 +17,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.core.single_line import has_visible, is_single_line
+
 MAX_ID = 2**63 - 1
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _EARLIEST = datetime(1000, 1, 1, tzinfo=UTC)
@@ -26,6 +28,18 @@ def _refuse_unstorable(value: str) -> str:
     """NUL and lone surrogates cannot be stored, or not on every database."""
     if _UNSTORABLE.search(value):
         raise PydanticCustomError("text_unstorable", "text holds a character that cannot be kept")
+    return value
+
+
+def refuse_hostile_line(value: str) -> str:
+    """Return a text of one line; refuse line breaks, other control characters, controls of the
+    direction of writing, and text of which nothing can be seen. Also refuse what is unstorable."""
+    _refuse_unstorable(value)
+    if not is_single_line(value):
+        raise PydanticCustomError("text_not_single_line", "text is not a single line")
+    # An empty text is for the minimum length to judge.
+    if value and not has_visible(value):
+        raise PydanticCustomError("text_invisible", "nothing in the text can be seen")
     return value
 
 
@@ -45,6 +59,8 @@ def _isoformat(value: datetime) -> str:
 
 # Stands last in every text type: constraints after a validator would be lost to OpenAPI.
 Storable = AfterValidator(_refuse_unstorable)
+# Instead of `Storable`, in the same place, for text of one line.
+SingleLine = AfterValidator(refuse_hostile_line)
 RowId = Annotated[int, Field(ge=1, le=MAX_ID)]
 Moment = Annotated[
     AwareDatetime,

@@ -10,8 +10,10 @@ from app.schemas.pages import PageQuery
 
 
 class Mail(Output):
-    """A mail and how its delivery stands. `text` and `html` are shown only while no SMTP
-    server is configured (the development mailbox) and null otherwise."""
+    """A mail and how its delivery stands. `text` and `html` are null while an SMTP server is
+    configured, in production unless the reader may manage the recipient (`users:write`, and every
+    permission of the recipient's), and after a retry. In development, links that open accounts
+    are cut out of them unless the reader may."""
 
     id: int
     kind: MailKind

@@ -8,7 +8,7 @@ from pydantic import MISSING, AfterValidator, Field, StringConstraints
 
 from app.models.posts import MAX_CONTENT, MAX_TITLE, PostStatus
 from app.models.tags import MAX_TAGS
-from app.schemas.base import Input, Moment, Output, RowId, Storable
+from app.schemas.base import Input, Moment, Output, RowId, SingleLine, Storable
 from app.schemas.pages import PageQuery, Search
 from app.schemas.tags import TagName
 
@@ -20,8 +20,8 @@ def _unique(tags: list[str]) -> list[str]:
 Title = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TITLE),
-    Storable,
-    Field(examples=["Hola, mundo"]),
+    SingleLine,
+    Field(description="One line, with something visible in it.", examples=["Hola, mundo"]),
 ]
 Content = Annotated[
     str,

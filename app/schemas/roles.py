@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from app.core.permissions import Permission
 from app.models.roles import MAX_DESCRIPTION, MAX_ROLE_NAME
-from app.schemas.base import Input, Moment, Output, Storable
+from app.schemas.base import Input, Moment, Output, SingleLine, Storable
 from app.schemas.pages import PageQuery
 
 
@@ -27,7 +27,7 @@ RoleName = Annotated[
     StringConstraints(
         strip_whitespace=True, min_length=2, max_length=MAX_ROLE_NAME, pattern=r"^\w[\w .:-]*$"
     ),
-    Storable,
+    SingleLine,
     AfterValidator(_folded),
     Field(description="Kept in lower case.", examples=["moderator"]),
 ]

@@ -9,16 +9,19 @@ from pydantic import AfterValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from app.models.tags import MAX_TAG
-from app.schemas.base import Output, Storable
+from app.schemas.base import Output, Storable, refuse_hostile_line
 from app.schemas.pages import PageQuery, Search
 
 
 def normalised(value: str) -> str:
     """`  Ciencia   Ficción ` and `ciencia ficción` are one tag."""
-    tag = " ".join(unicodedata.normalize("NFKC", value).casefold().split())
+    # Tabs separate words as spaces do; every other control character is refused.
+    line = refuse_hostile_line(value.replace("\t", " ").strip())
+    tag = " ".join(unicodedata.normalize("NFKC", line).casefold().split())
     if not 1 <= len(tag) <= MAX_TAG:
         raise PydanticCustomError("tag_invalid", "not a tag", {"max": MAX_TAG})
-    return tag
+    # `¨` becomes a space and a mark that stands on nothing.
+    return refuse_hostile_line(tag)
 
 
 TagName = Annotated[str, StringConstraints(max_length=200), Storable, AfterValidator(normalised)]

@@ -18,11 +18,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.core.exceptions import FieldError, Invalid
 from app.core.i18n import LOCALES
 from app.core.permissions import Permission
 from app.models.users import MAX_EMAIL, MAX_NAME, MAX_PHONE, email_key
 from app.schemas.auth import Password
-from app.schemas.base import Input, Moment, Output, Storable
+from app.schemas.base import Input, Moment, Output, SingleLine, Storable
 from app.schemas.pages import PageQuery, Search
 
 MIN_NAME = 2
@@ -78,9 +79,22 @@ _email: TypeAdapter[str] = TypeAdapter(Email)
 Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=MIN_NAME, max_length=MAX_NAME),
-    Storable,
-    Field(examples=["Ana García"]),
+    SingleLine,
+    Field(description="One line, with something visible in it.", examples=["Ana García"]),
 ]
+_name: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def normal_name(text: str) -> str:
+    """Return a name as registration would keep it. Raise Invalid for what is not one."""
+    try:
+        return _name.validate_python(text)
+    except ValidationError as error:
+        [defect] = error.errors(include_url=False, include_input=False)
+        reason = FieldError("name", defect["type"], defect.get("ctx", {}))
+        raise Invalid([reason]) from None
+
+
 Phone = Annotated[
     str,
     StringConstraints(max_length=50),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from contextlib import suppress
 from dataclasses import dataclass
+from email.header import Header
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
@@ -20,12 +20,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from app.config import Settings, SmtpTls
 from app.core import i18n
 from app.crud import one_time
-from app.crud.outbox import Failure
+from app.crud.outbox import Failure, without_tokens
 from app.models.one_time_tokens import Purpose
 from app.models.outbox import Mail, MailState
 from app.schemas import outbox as schemas
+from app.tasks.user_text import UserText
 
 _FAREWELL_SECONDS = 1
+_HEADER_WIDTH = 76  # RFC 2047 §2
 # Where the link of a mail leads; app/routers/account.py serves these pages.
 PAGES = {
     Purpose.verify_email: "verify-email",
@@ -33,7 +35,6 @@ PAGES = {
     Purpose.reset_password: "reset-password",
     Purpose.invitation: "invitation",
 }
-_LIKE_A_LINK = re.compile(r"[/\\:@]|www\.|\.[a-z]{2}", re.IGNORECASE)
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent.parent / "templates" / "mail"),
     autoescape=select_autoescape(),
@@ -66,25 +67,33 @@ class Mailer(Protocol):
     async def send(self, message: EmailMessage) -> None: ...
 
 
-def render(mail: Mail, settings: Settings) -> Rendered:
-    """The subject and both bodies of a mail. Its link, if it has one, is made here and now."""
+def render(mail: Mail, settings: Settings, *, hide_link: bool = False) -> Rendered:
+    """Return the subject and both bodies of a mail. Its link, if it has one, is made here and now,
+    or left out."""
     texts = i18n.find(mail.locale, "mail", mail.kind)
     common = i18n.find(mail.locale, "mail", "common")
-    link = _link(mail, settings)
-    values = {**mail.values, "public_url": settings.public_url, "link": link or common["no_link"]}
-    # Anybody may call themselves a link, and have strangers mailed.
-    if _LIKE_A_LINK.search(mail.values.get("name", "")):
-        values["name"] = mail.recipient
+    link = None if hide_link else _link(mail, settings)
+    no_link = common["hidden_link" if hide_link else "no_link"]
+    given = UserText.of(mail)
+    values = {
+        "public_url": settings.public_url,
+        "link": link or no_link,
+        "name": given.name,
+        "new_email": given.new_email,
+    }
+    heading = texts.get("heading", texts["subject"])
+    greeting = common["greeting" if given.name else "greeting_unnamed"]
     page = {
         "locale": mail.locale,
-        "subject": texts["subject"].format(**values),
-        "greeting": common["greeting"].format(**values),
+        "heading": heading,
+        "greeting": greeting.format(**values),
         "paragraphs": [line.format(**values) for line in texts["paragraphs"]],
         "footer": common["footer"].format(**values),
         "link": link,
     }
+    addressee = given.name or given.recipient
     return Rendered(
-        subject=page["subject"],
+        subject=texts["subject"].format(name=addressee) if addressee else heading,
         text=_TEMPLATES.get_template("message.txt").render(page),
         html=_TEMPLATES.get_template("message.html").render(page),
     )
@@ -118,12 +127,21 @@ def compose(mail: Mail, settings: Settings) -> EmailMessage:
     message["From"] = Address(display_name=sender, addr_spec=sender_address)
     # Built as one address: a list of them in the stored text cannot become two recipients.
     message["To"] = _one_address(mail.recipient)
-    # Names may hold line breaks; a header may not, and the mail would never be written.
-    message["Subject"] = " ".join(rendered.subject.split())
+    _set_subject(message, rendered.subject)
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(rendered.text)
     message.add_alternative(rendered.html, subtype="html")
     return message
+
+
+def _set_subject(message: EmailMessage, subject: str) -> None:
+    if subject.isascii():
+        message["Subject"] = subject
+        return
+    # The folding of EmailMessage loses spaces between encoded words: `evil. com` could become a
+    # link by it. Header does not, and what it has encoded is not folded again.
+    encoded = Header(subject, "utf-8", _HEADER_WIDTH, "Subject").encode(linesep="\r\n")
+    message.set_raw("Subject", encoded)
 
 
 def _one_address(text: str) -> Address:
@@ -135,13 +153,22 @@ def _one_address(text: str) -> Address:
     return Address(username=local, domain=domain)
 
 
-def describe(mail: Mail, settings: Settings) -> schemas.Mail:
-    """A mail as administrators see it.
+def describe(
+    mail: Mail,
+    settings: Settings,
+    *,
+    recipient_is_managed: bool = False,
+    with_texts: bool = True,
+) -> schemas.Mail:
+    """Return a mail as the outbox shows it to a reader who may manage its recipient, or not.
 
-    With an SMTP server its texts stay hidden: they may hold links only the reader should use.
+    While an SMTP server is configured, the texts are for the recipient alone. Without one, they
+    are shown to those who may manage the recipient, and in development to every reader, but the
+    link, which opens the account, to the former alone.
     """
-    rendered = render(mail, settings)
-    shown = settings.smtp_host is None
+    rendered = render(mail, settings, hide_link=not recipient_is_managed)
+    may_read = recipient_is_managed or settings.in_development
+    shown = with_texts and may_read and settings.smtp_host is None
     return schemas.Mail(
         id=mail.id,
         kind=mail.kind,
@@ -155,7 +182,8 @@ def describe(mail: Mail, settings: Settings) -> schemas.Mail:
         attempts=mail.attempts,
         next_attempt_at=mail.next_attempt_at if mail.state == MailState.pending else None,
         sent_at=mail.sent_at,
-        last_error=mail.last_error,
+        # Of those written down by versions before this one, some quote the link.
+        last_error=mail.last_error and without_tokens(mail.last_error),
         created_at=mail.created_at,
     )
 
@@ -241,9 +269,12 @@ class FolderMailer:
         self._folder = anyio.Path(folder)
 
     async def send(self, message: EmailMessage) -> None:
-        await self._folder.mkdir(parents=True, exist_ok=True)
+        # Mails hold links that open accounts: for the owner of the process alone.
+        await self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = message["Message-ID"].strip("<>").partition("@")[0]
-        await (self._folder / f"{key}.eml").write_bytes(message.as_bytes())
+        file = self._folder / f"{key}.eml"
+        await file.touch(mode=0o600)
+        await file.write_bytes(message.as_bytes())
 
 
 def mailer_for(settings: Settings) -> Mailer:
