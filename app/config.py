@@ -268,7 +268,9 @@ def _always_unsafe(settings: Settings) -> list[str]:
         reasons.append("MAIL_FROM must be an address, like Cimiento <no-reply@example.com>")
     if settings.redis_url and not is_redis_url(settings.redis_url):
         reasons.append("REDIS_URL must be a URL like redis://host:6379/0, or rediss:// for TLS")
-    if not is_base_url(settings.public_url):
+    # Our own one may have the port 0, for any that is free.
+    is_own = settings.public_url == _own_url(settings.host, settings.port)
+    if not is_own and not is_base_url(settings.public_url):
         reasons.append("PUBLIC_URL must be http:// or https://, a host and at most a port")
     if settings.metrics_enabled and settings.workers > 1:
         reasons.append(

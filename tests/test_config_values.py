@@ -166,6 +166,11 @@ def test_links_never_get_two_slashes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().public_url == "https://app.example.com"
 
 
+def test_any_port_that_is_free_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_env(monkeypatch, PORT="0")
+    assert load_settings().public_url == "http://127.0.0.1:0"
+
+
 @pytest.mark.parametrize(
     ("host", "url"),
     [
@@ -174,6 +179,7 @@ def test_links_never_get_two_slashes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("0.0.0.0", "http://127.0.0.1:9001"),
         ("::", "http://127.0.0.1:9001"),
         ("::1", "http://[::1]:9001"),
+        ("fe80::1%eth0", "http://[fe80::1%eth0]:9001"),
     ],
 )
 def test_without_a_public_url_links_lead_to_where_the_server_listens(
