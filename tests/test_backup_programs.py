@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
@@ -195,3 +196,118 @@ async def test_a_database_that_does_not_answer_is_a_line_not_a_trace(
     refused = await invoke("restore", str(tmp_path / "file"))
     assert str(refused.exception).startswith("cimiento: the database refuses: ")
     assert "hidden" not in str(refused.exception)
+
+
+# --- PostgreSQL's driver -----------------------------------------------------------------------
+
+
+class Recorder:
+    """A connection that writes down what it is given, in the place of the driver's."""
+
+    def __init__(self) -> None:
+        self.heard: list[bytes] = []
+        self.ended = ""
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.ended = "rolled back" if kind else "committed"
+
+    def cursor(self) -> Recorder:
+        return self
+
+    def execute(self, statement: bytes) -> None:
+        if b"broken" in statement:
+            raise psycopg.errors.SyntaxError("broken\nLINE 1: broken")
+        self.heard.append(statement)
+
+    def copy(self, statement: bytes) -> Recorder:
+        self.heard.append(statement)
+        return Recorder.into(self.heard)
+
+    @classmethod
+    def into(cls, heard: list[bytes]) -> Recorder:
+        made = cls()
+        made.heard = heard
+        return made
+
+    def write(self, row: bytes) -> None:
+        self.heard.append(row)
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    recorder = Recorder()
+
+    def connect(conninfo: str, *, password: str | None) -> Recorder:
+        assert conninfo == "host=h dbname=x"
+        assert password is None
+        return recorder
+
+    monkeypatch.setattr(psycopg, "connect", connect)
+    return recorder
+
+
+ARCHIVE = """
+cat > /dev/null
+case "$*" in
+--list) printf '; 1\\n7; 1259 1 TABLE public users me\\n8; 1255 1 FUNCTION public evil() me\\n';;
+*--data-only*) printf 'SET x;\\nCOPY public.alembic_version (v) FROM stdin;\\n0003\\n\\\\.\\n';;
+*--use-list*) for each; do :; done; cat "${each#--use-list=}" >> HEARD
+  printf '\\\\restrict k3y\\nCREATE 1;\\nCREATE 2;\\nCOPY public.users (x) FROM stdin;\\n'
+  printf '\\\\\\\\! one\\n\\\\.\\nCREATE 3;\\n\\\\unrestrict k3y\\n';;
+esac
+"""
+
+
+@pytest.fixture
+def archive(programs: Path, tmp_path: Path) -> Path:
+    """An archive, read by a program of ours."""
+    lines = ARCHIVE.replace("HEARD", f"{programs}/heard").replace("cat ", "/bin/cat ")
+    install(programs, "pg_restore", *lines.splitlines())
+    (tmp_path / "file").write_bytes(b"PGDMP")
+    return tmp_path / "file"
+
+
+def test_an_archive_says_what_it_holds(archive: Path) -> None:
+    found = store_of(make_url("postgresql+psycopg://h/x")).check(archive)
+    assert found == Contents(frozenset({"users"}), "0003")
+
+
+def test_an_archive_is_run_by_the_driver_in_one_transaction(
+    archive: Path, programs: Path, driver: Recorder
+) -> None:
+    store = store_of(make_url("postgresql+psycopg://h/x"))
+    store.load(archive, dropping=["users", 'a`"b'])
+    assert driver.heard == [
+        b"SET LOCAL lock_timeout='3s'",
+        b'DROP TABLE "users", "a`""b" CASCADE',
+        b"CREATE 1;\nCREATE 2;\n",
+        b"COPY public.users (x) FROM stdin;\n",
+        b"\\\\! one\n",
+        b"CREATE 3;\n",
+    ]
+    assert driver.ended == "committed"
+    assert "FUNCTION" not in heard(programs)
+    assert "TABLE public users" in heard(programs)
+
+
+def test_what_the_driver_complains_of_is_passed_on(
+    archive: Path, programs: Path, driver: Recorder
+) -> None:
+    install(programs, "pg_restore", "echo broken")
+    with pytest.raises(BackupError, match=r"^PostgreSQL failed: broken\n.*-- the database is as"):
+        store_of(make_url("postgresql+psycopg://h/x")).load(archive)
+    assert driver.ended == "rolled back"
+
+
+def test_the_rows_of_an_archive_that_is_cut_off_end_it(
+    archive: Path, programs: Path, driver: Recorder
+) -> None:
+    install(
+        programs, "pg_restore", "printf 'COPY x (y) FROM stdin;\\none\\n'; echo cut >&2; exit 1"
+    )
+    with pytest.raises(BackupError, match=r"pg_restore failed: cut -- the database is as it was$"):
+        store_of(make_url("postgresql+psycopg://h/x")).load(archive)
+    assert driver.ended == "rolled back"
