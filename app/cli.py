@@ -17,10 +17,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import keyfiles, migrations, seeding, serving
 from app.backups.commands import backup, restore
 from app.commands import begin, on_database
-from app.config import LogFormat, Settings, TokenAlgorithm, load_settings, read_settings
+from app.config import (
+    FIRST_ADMIN_NAME,
+    LogFormat,
+    Settings,
+    TokenAlgorithm,
+    load_settings,
+    read_settings,
+)
 from app.core import logging
 from app.core.exceptions import EmailTaken, Invalid
 from app.core.i18n import text
+from app.core.passwords import is_published
 from app.core.security import Passwords
 from app.crud import admins, one_time, sessions, users
 from app.database import Database
@@ -93,6 +101,10 @@ def create_admin(
     address = normal_email(email)
     if address is None:
         raise typer.BadParameter("not an e-mail address", param_hint="--email")
+    if not settings.in_development and is_published(password):
+        raise typer.BadParameter(
+            "This password stands in the documentation.", param_hint="--password"
+        )
     try:
         name = normal_name(name)
         users.refuse_weak(password, settings.password_policy, email=address, name=name)
@@ -280,7 +292,7 @@ def _first_admin(settings: Settings) -> None:
         raise SystemExit("cimiento: refusing to start: FIRST_ADMIN_EMAIL is not an e-mail address")
     password = given.get_secret_value() if given else f"A1-{secrets.token_urlsafe(12)}"
     try:
-        _add_admin(address, "Admin", password)
+        _add_admin(address, FIRST_ADMIN_NAME, password)
     # Whoever registered it first keeps it, and gets no rights by it.
     except EmailTaken:
         typer.echo("No admin yet: FIRST_ADMIN_EMAIL is taken; run scripts/create-admin.", err=True)

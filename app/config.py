@@ -24,10 +24,18 @@ from sqlalchemy.exc import ArgumentError
 
 from app import keyfiles
 from app.core.counters import is_redis_url
+from app.core.entropy import MIN_SECRET_BYTES, is_guessable
 from app.core.keypairs import KeyPair
 from app.core.keys import SecretKeys
-from app.core.passwords import Policy, weaknesses
-from app.core.plausible import is_base_url, is_mailbox, is_network, is_origin, signs
+from app.core.passwords import Policy, is_published, weaknesses
+from app.core.plausible import (
+    cover_a_family,
+    is_base_url,
+    is_mailbox,
+    is_network,
+    is_origin,
+    signs,
+)
 
 ASYNC_DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -37,8 +45,8 @@ ASYNC_DRIVERS = {
     "postgresql": "postgresql+psycopg",
 }
 _EVERY_INTERFACE = ("0.0.0.0", "::")  # noqa: S104 compared with, not bound to
-MIN_SECRET_BYTES = 32
-MIN_SECRET_ALPHABET = 8
+# The name of the account that FIRST_ADMIN_PASSWORD is for.
+FIRST_ADMIN_NAME = "Admin"
 
 
 class Environment(StrEnum):
@@ -118,6 +126,7 @@ class Settings(BaseSettings):
     session_days: int = Field(180, ge=1, le=3650)
     refresh_grace_seconds: int = Field(10, ge=0, le=300)
     rate_limit_enabled: bool = True
+    rate_limit_disabled_on_purpose: bool = False
     # It may hold a password too.
     redis_url: str | None = Field(None, repr=False)
     cors_origins: CommaList = []
@@ -137,7 +146,8 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: LogFormat = LogFormat.json
     access_log: bool = True
-    docs_enabled: bool = True
+    # None only until it is filled in: by the environment.
+    docs_enabled: bool | None = None
     metrics_enabled: bool = False
     traces_enabled: bool = False
 
@@ -189,7 +199,9 @@ class Settings(BaseSettings):
     def _fill_in_and_refuse(self) -> Self:
         if not self.database_url:
             self.database_url = f"sqlite+aiosqlite:///{self.data_dir}/cimiento.db"
-        self.public_url = (self.public_url or _own_url(self.host, self.port)).rstrip("/")
+        self.public_url = (self.public_url or _own_url(self.host, self.port)).removesuffix("/")
+        if self.docs_enabled is None:
+            self.docs_enabled = self.in_development
         if not self.secret_key.get_secret_value() and self.in_development:
             self._read_kept_secrets()
         reasons = list(_always_unsafe(self))
@@ -249,14 +261,17 @@ def _always_unsafe(settings: Settings) -> list[str]:
     reasons = [*_unusable_secrets(settings)]
     if not all(map(is_origin, settings.cors_origins)):
         reasons.append("CORS_ORIGINS must list origins like https://app.example.com, never '*'")
-    if not all(map(is_network, settings.trusted_proxies)):
+    proxies = settings.trusted_proxies
+    if not all(map(is_network, proxies)) or cover_a_family(proxies):
         reasons.append("TRUSTED_PROXIES must list addresses or networks, never all of them")
     if not is_mailbox(settings.mail_from):
         reasons.append("MAIL_FROM must be an address, like Cimiento <no-reply@example.com>")
     if settings.redis_url and not is_redis_url(settings.redis_url):
         reasons.append("REDIS_URL must be a URL like redis://host:6379/0, or rediss:// for TLS")
-    if not is_base_url(settings.public_url):
-        reasons.append("PUBLIC_URL must be an http:// or https:// URL without a path")
+    # Our own one may have the port 0, for any that is free.
+    is_own = settings.public_url == _own_url(settings.host, settings.port)
+    if not is_own and not is_base_url(settings.public_url):
+        reasons.append("PUBLIC_URL must be http:// or https://, a host and at most a port")
     if settings.metrics_enabled and settings.workers > 1:
         reasons.append(
             "METRICS_ENABLED tells of one process: set WORKERS=1 and run several servers"
@@ -278,8 +293,10 @@ def _always_unsafe(settings: Settings) -> list[str]:
 def _unsafe_in_production(settings: Settings) -> list[str]:
     reasons = []
     for name, secret in _secrets(settings):
-        if len(secret.encode()) < MIN_SECRET_BYTES or len(set(secret)) < MIN_SECRET_ALPHABET:
-            reasons.append(f"{name} must be at least {MIN_SECRET_BYTES} random bytes")
+        if is_guessable(secret):
+            reasons.append(
+                f"{name} must be at least {MIN_SECRET_BYTES} random bytes, no words or patterns"
+            )
         if "change" in secret.lower():
             reasons.append(f"{name} still holds an example value")
     if settings.smtp_password and settings.smtp_tls is SmtpTls.none:
@@ -289,12 +306,23 @@ def _unsafe_in_production(settings: Settings) -> list[str]:
         reasons.append("PUBLIC_URL must be the https:// URL that links in mails lead to")
     if settings.workers > 1 and settings.database_url.startswith("sqlite"):
         reasons.append("SQLite serves one worker: set WORKERS=1 or another DATABASE_URL")
-    password = settings.first_admin_password
-    if password and weaknesses(
-        password.get_secret_value(), settings.password_policy, settings.first_admin_email
-    ):
-        reasons.append("FIRST_ADMIN_PASSWORD is a weak or a default password")
+    if not (settings.rate_limit_enabled or settings.rate_limit_disabled_on_purpose):
+        reasons.append(
+            "RATE_LIMIT_ENABLED=false lets everybody try passwords without end: set it to true,"
+            " or RATE_LIMIT_DISABLED_ON_PURPOSE=true as well"
+        )
+    if _has_weak_admin(settings):
+        reasons.append("FIRST_ADMIN_PASSWORD is a weak, a default or a published password")
     return reasons
+
+
+def _has_weak_admin(settings: Settings) -> bool:
+    if settings.first_admin_password is None:
+        return False
+    password = settings.first_admin_password.get_secret_value()
+    return is_published(password) or bool(
+        weaknesses(password, settings.password_policy, settings.first_admin_email, FIRST_ADMIN_NAME)
+    )
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -42,6 +42,14 @@ def config() -> Config:
     return Config(ROOT / "alembic.ini")
 
 
+def revisions() -> frozenset[str]:
+    """Every revision that this code knows."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 see above
+
+    scripts = ScriptDirectory.from_config(config())
+    return frozenset(script.revision for script in scripts.walk_revisions())
+
+
 async def revision_of(database: Database) -> Revision:
     """The revision of a database that answers."""
     from alembic.script import ScriptDirectory  # noqa: PLC0415 see above

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
 import sqlite3
 import stat
@@ -19,6 +18,7 @@ from sqlalchemy.engine import make_url
 
 from app.backups import BackupError, store_of
 from tests.conftest import SECRET, migrate
+from tests.support.backups import unseal
 from tests.support.client import Client, Person
 from tests.support.commands import SetEnv, invoke
 from tests.support.people import newcomer
@@ -161,6 +161,7 @@ async def test_a_backup_is_made_of_what_was_migrated(
 async def test_the_version_a_backup_is_of_is_told(
     backup: Path, empty: str, set_env: SetEnv, revision: str, note: str
 ) -> None:
+    unseal(backup)
     with closing(sqlite3.connect(backup)) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = ?", [revision])
     set_env(database_url=empty)
@@ -175,6 +176,7 @@ async def test_the_version_a_backup_is_of_is_told(
 
 @on_sqlite
 async def test_a_damaged_backup_is_refused(backup: Path, empty: str, set_env: SetEnv) -> None:
+    unseal(backup)
     with closing(sqlite3.connect(backup)) as connection, connection:
         connection.execute("UPDATE posts SET author_id = 4711")
     set_env(database_url=empty)
@@ -272,11 +274,7 @@ async def test_nothing_is_dropped_before_the_tools_are_there(
     with connected(empty) as connection:
         connection.exec_driver_sql("CREATE TABLE later (id INTEGER)")
     set_env(database_url=empty)
-    programs, reader = tmp_path / "programs", shutil.which("pg_restore") or "nowhere"
-    await asyncio.to_thread(programs.mkdir)
-    monkeypatch.setenv("PATH", str(programs))
-    # PostgreSQL's are two: one reads the file, the other writes into the database.
-    (programs / "pg_restore").symlink_to(reader)
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
     refused = await invoke("restore", str(backup), "--force")
     assert "is not installed: it comes with" in str(refused.exception)
     with connected(empty) as connection:

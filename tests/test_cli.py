@@ -86,6 +86,17 @@ async def test_create_admin_asks_for_what_it_was_not_given(client: Client) -> No
 
 
 @pytest.mark.usefixtures("same_database")
+async def test_create_admin_takes_no_published_password_in_production(set_env: SetEnv) -> None:
+    set_env(environment="production")
+    refused = await invoke("create-admin", *options(password="Look-At-This-2"))
+    assert refused.exit_code != 0
+    assert "documentation" in refused.output
+    assert "--password" in refused.output
+    made = await invoke("create-admin", *options(password="Tortoise-Lantern-7"))
+    assert made.exit_code == 0, made.output
+
+
+@pytest.mark.usefixtures("same_database")
 @pytest.mark.parametrize(
     ("changes", "complaints"),
     [

@@ -43,6 +43,9 @@ def production(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
         ("SECRET_KEY", "", "SECRET_KEY must be"),
         ("SECRET_KEY", "tooShort-7Xy", "SECRET_KEY must be"),
         ("SECRET_KEY", "ab" * 32, "SECRET_KEY must be"),
+        ("SECRET_KEY", "0123456789abcdef" * 4, "SECRET_KEY must be"),
+        ("SECRET_KEY", "correct-horse-battery-staple-1234567", "SECRET_KEY must be"),
+        ("SECRET_KEY_FALLBACKS", "kJ8vQz2m" * 5, "SECRET_KEY_FALLBACKS must be"),
         ("SECRET_KEY", "changethis-kJ8vQz2mN5xR7tY4wB6cD9fG3", "example value"),
         ("SECRET_KEY", '{"kJ8vQz2mN5xR7tY4wB6": "cD9fG3hL1pS"}', "reads as JSON"),
         ("SECRET_KEY", "73849201756382910475638291047563829", "reads as JSON"),
@@ -56,6 +59,10 @@ def production(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
         ("FIRST_ADMIN_PASSWORD", "Changeme1", "FIRST_ADMIN_PASSWORD"),
         ("FIRST_ADMIN_PASSWORD", "Password123", "FIRST_ADMIN_PASSWORD"),
         ("FIRST_ADMIN_PASSWORD", "Admin@Example.com1", "FIRST_ADMIN_PASSWORD"),
+        ("FIRST_ADMIN_PASSWORD", "Correct-Horse-7", "FIRST_ADMIN_PASSWORD"),
+        ("FIRST_ADMIN_PASSWORD", "CORRECT-HORSE-8!!", "FIRST_ADMIN_PASSWORD"),
+        ("FIRST_ADMIN_PASSWORD", "Correct-Horse-7-Battery", "FIRST_ADMIN_PASSWORD"),
+        ("FIRST_ADMIN_PASSWORD", "Look-At-This-1", "FIRST_ADMIN_PASSWORD"),
     ],
 )
 def test_production_refuses_weak_secrets_without_showing_them(
@@ -66,6 +73,52 @@ def test_production_refuses_weak_secrets_without_showing_them(
     line = refusal()
     assert reason in line
     assert not value or value not in line
+
+
+@pytest.mark.parametrize("password", ["Boss-20260101", "Boss@Corp.example1", "Admin-1234567890"])
+def test_the_first_admins_password_is_not_their_address_or_name(
+    monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    production(monkeypatch, FIRST_ADMIN_EMAIL="boss@corp.example", FIRST_ADMIN_PASSWORD=password)
+    assert "FIRST_ADMIN_PASSWORD" in refusal()
+
+
+def test_production_limits_attempts_unless_told_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    production(monkeypatch, RATE_LIMIT_ENABLED="false")
+    line = refusal()
+    assert "RATE_LIMIT_ENABLED=false" in line
+    assert "RATE_LIMIT_DISABLED_ON_PURPOSE=true" in line
+    monkeypatch.setenv("RATE_LIMIT_DISABLED_ON_PURPOSE", "true")
+    assert not load_settings().rate_limit_enabled
+    # The second setting alone switches nothing off.
+    monkeypatch.setenv("RATE_LIMIT_ENABLED", "true")
+    assert load_settings().rate_limit_enabled
+    set_env(
+        monkeypatch,
+        ENVIRONMENT="development",
+        RATE_LIMIT_ENABLED="false",
+        RATE_LIMIT_DISABLED_ON_PURPOSE="false",
+    )
+    assert not load_settings().rate_limit_enabled
+
+
+@pytest.mark.parametrize(
+    ("environment_", "given", "served"),
+    [
+        ("production", None, False),
+        ("production", "", False),
+        ("production", "true", True),
+        ("development", None, True),
+        ("development", "false", False),
+    ],
+)
+def test_docs_are_served_in_development_or_when_asked_for(
+    monkeypatch: pytest.MonkeyPatch, environment_: str, given: str | None, served: bool
+) -> None:
+    production(monkeypatch, ENVIRONMENT=environment_)
+    if given is not None:
+        monkeypatch.setenv("DOCS_ENABLED", given)
+    assert load_settings().docs_enabled is served
 
 
 def test_production_refuses_sqlite_with_more_than_one_worker(
@@ -85,11 +138,94 @@ def test_any_origin_is_refused_everywhere(monkeypatch: pytest.MonkeyPatch, origi
     assert "CORS_ORIGINS" in refusal()
 
 
-@pytest.mark.parametrize("proxies", ["*", '["10.0.0.1", "*"]', "0.0.0.0/0", "10.0.0.1,::/0", "x"])
+@pytest.mark.parametrize(
+    "proxies",
+    [
+        *("*", '["10.0.0.1", "*"]', "0.0.0.0/0", "10.0.0.1,::/0", "x"),
+        *("0.0.0.0/1,128.0.0.0/1", "0.0.0.0/1, 10.0.0.1, 128.0.0.0/2, 192.0.0.0/2", "128.0.0.0/0"),
+        # All that strangers have, without what is reserved.
+        *("0.0.0.0/1,128.0.0.0/2,192.0.0.0/3", "2000::/3", "2000::/4,3000::/4", "::/1,8000::/1"),
+        *("::ffff:0:0/96", "::ffff:0.0.0.0/97,::ffff:128.0.0.0/97", "::/80", "::/8"),
+        # Half in one notation, half in the other; hundreds of small ones.
+        *("0.0.0.0/1,::ffff:128.0.0.0/97", ",".join(f"{number}.0.0.0/8" for number in range(256))),
+    ],
+)
 def test_any_proxy_is_refused_everywhere(monkeypatch: pytest.MonkeyPatch, proxies: str) -> None:
     """A48"""
     set_env(monkeypatch, TRUSTED_PROXIES=proxies)
     assert "TRUSTED_PROXIES" in refusal()
+
+
+@pytest.mark.parametrize(
+    "proxies",
+    [
+        "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,127.0.0.1",
+        "::1,fc00::/7,fe80::/10",
+        "2606:4700::/32,2803:f800::/32,2a06:98c0::/29,173.245.48.0/20,104.16.0.0/13",
+        "::ffff:10.0.0.0/104",
+    ],
+)
+def test_networks_of_proxies_are_taken(monkeypatch: pytest.MonkeyPatch, proxies: str) -> None:
+    production(monkeypatch, TRUSTED_PROXIES=proxies)
+    assert load_settings().trusted_proxies == proxies.split(",")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://example.com/app", "https://example.com//", "https://example.com/?", "https:///"),
+        *(
+            "https://example.com?next=x",
+            "https://example.com#top",
+            "https://example.com?",
+            "//e.com",
+        ),
+        *("https://user@example.com", "https://user:canary@example.com", "https://@example.com"),
+        *("https://example.com:", "https://example.com:0", "https://example.com:65536"),
+        *("https://example.com:http", "https://example.com:-1", "https://example.com:8e1"),
+        *("https://exa mple.com", "https://example.com\n", "\thttps://example.com", "https://a\\b"),
+        *(
+            "https://a,b.com",
+            "https://a;b",
+            "https://.com",
+            "https://a..b",
+            "https://%65xample.com",
+        ),
+        *(
+            "https://[::1",
+            "https://::1",
+            "https://[::1%eth0]",
+            "https://[1.2]",
+            "https://[fe80::g]",
+        ),
+        *("ftp://example.com", "example.com", "https:example.com", "https://exa<b>mple.com"),
+    ],
+)
+def test_a_public_url_is_a_scheme_a_host_and_a_port(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    for environment_ in ("production", "development"):
+        production(monkeypatch, PUBLIC_URL=url, ENVIRONMENT=environment_)
+        line = refusal()
+        assert "PUBLIC_URL" in line
+        assert "canary" not in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://example.com", "https://api.example.com:8443", "http://127.0.0.1:8000"),
+        *(
+            "https://[2001:db8::1]:8443",
+            "http://localhost",
+            "https://bücher.example",
+            "http://api_1",
+        ),
+    ],
+)
+def test_a_public_url_may_have_any_host(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    production(monkeypatch, PUBLIC_URL=url)
+    assert load_settings().public_url == url
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import stat
 import threading
@@ -11,6 +12,8 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from app.config import Settings, load_settings
+from app.core.passwords import Policy, is_published, weaknesses
+from app.main import create_app
 from tests.conftest import make_settings
 from tests.support.process import ROOT
 from tests.support.settings import GOOD_SECRET, NAMES, refusal, set_env
@@ -163,6 +166,11 @@ def test_links_never_get_two_slashes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().public_url == "https://app.example.com"
 
 
+def test_any_port_that_is_free_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_env(monkeypatch, PORT="0")
+    assert load_settings().public_url == "http://127.0.0.1:0"
+
+
 @pytest.mark.parametrize(
     ("host", "url"),
     [
@@ -171,6 +179,7 @@ def test_links_never_get_two_slashes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("0.0.0.0", "http://127.0.0.1:9001"),
         ("::", "http://127.0.0.1:9001"),
         ("::1", "http://[::1]:9001"),
+        ("fe80::1%eth0", "http://[fe80::1%eth0]:9001"),
     ],
 )
 def test_without_a_public_url_links_lead_to_where_the_server_listens(
@@ -209,6 +218,27 @@ def test_every_setting_is_documented_in_the_example_file_and_no_other() -> None:
     documented = re.findall(r"^(?:# ?)?([A-Z][A-Z0-9_]+)=", example, flags=re.MULTILINE)
     assert sorted(documented) == sorted(NAMES)
     assert issubclass(Settings, BaseSettings)
+
+
+_SHOWN = re.compile(
+    r"""password["']?\s*[:=]\s*["']?([^\s"'`]{8,})|login [^\s)]+ ([^\s"'`)]{8,})""", re.IGNORECASE
+)
+
+
+def test_no_password_of_the_documentation_passes_for_the_first_admin() -> None:
+    """What is shown as a password, and the policy would take, is refused as published."""
+    pages = [ROOT / name for name in (".env.example", "compose.yaml", "CHANGELOG.md")]
+    pages += [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*")]
+    texts = [page.read_text(encoding="utf-8") for page in pages if page.is_file()]
+    texts.append(json.dumps(create_app(Settings(_env_file=None)).openapi()))
+    shown = {given for text in texts for match in _SHOWN.findall(text) for given in match}
+    for schema in create_app(Settings(_env_file=None)).openapi()["components"]["schemas"].values():
+        for name, field in schema.get("properties", {}).items():
+            if "password" in name:
+                shown |= {str(example) for example in field.get("examples", ())}
+    passing = {each for each in shown if not weaknesses(each, Policy.classic, "x@example.com")}
+    assert {"Correct-Horse-7", "Look-At-This-1", "Correct-Horse-7-Battery"} <= passing
+    assert {each for each in passing if not is_published(each)} == set()
 
 
 def test_the_example_file_is_safe_to_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from tests.support.deployment import commands, text
 from tests.support.process import ROOT, environment
 from tests.support.settings import set_env
 
-SAMPLE_SECRET = "0123456789abcdefghijklmnopqrstuvwxyz"
+SAMPLE_SECRET = "mQ4xZ81kWvT7cN2pR9sJ5hL3bY6dG0fA"
 
 
 # --- The image -------------------------------------------------------------------------------
@@ -263,7 +263,13 @@ def test_the_settings_of_the_compose_file_are_safe_in_production(
 
 def test_the_compose_file_hands_over_what_one_may_want_to_set() -> None:
     given = _compose()["services"]["api1"]["environment"]
-    for name in ("SECRET_KEY_FALLBACKS", "TOKEN_ALGORITHM", "TRUSTED_HOSTS", "METRICS_ENABLED"):
+    for name in (
+        "SECRET_KEY_FALLBACKS",
+        "TOKEN_ALGORITHM",
+        "TRUSTED_HOSTS",
+        "METRICS_ENABLED",
+        "DOCS_ENABLED",
+    ):
         assert given[name] == f"${{{name}:-}}"
 
 

@@ -130,7 +130,8 @@ async def test_development_that_others_can_reach_is_told(set_env: SetEnv) -> Non
 
 async def test_what_production_should_not_have_is_told(set_env: SetEnv) -> None:
     set_env(**PRODUCTION | {"trusted_hosts": "*", "trusted_proxies": "", "public_url": ""})
-    set_env(first_admin_password="Correct-Horse-7", rate_limit_enabled=False)
+    set_env(first_admin_password="Tortoise-Lantern-7")
+    set_env(rate_limit_enabled=False, rate_limit_disabled_on_purpose=True)
     found = await diagnose()
     assert found.failed() == [found.of("database")]
     for check, message in (

@@ -58,6 +58,14 @@ async def test_docs_can_be_switched_off(client: Client, tmp_path: Path) -> None:
             assert (await bare.http.get(path)).status_code == 200
 
 
+async def test_production_shows_no_docs_by_itself(client: Client, tmp_path: Path) -> None:
+    unlimited = {"rate_limit_enabled": False, "rate_limit_disabled_on_purpose": True}
+    async with client_of(client, tmp_path, environment="production", **unlimited) as bare:
+        for path in ("/docs", "/redoc", "/openapi.json"):
+            assert (await bare.http.get(path)).status_code == 404
+        assert (await bare.http.get("/errors/not_found")).status_code == 200
+
+
 @pytest.mark.parametrize("wanted", ["bytes=999999999-", "bytes=a", "bytes=0-9"])
 async def test_assets_come_whole_whatever_range_is_asked_for(client: Client, wanted: str) -> None:
     whole = await client.http.get("/static/page.css")

@@ -4,7 +4,8 @@
     MariaDB, MySQL  SQL, by mariadb-dump (or mysqldump)
     PostgreSQL      pg_dump's custom format
 
-Each is one snapshot, taken while others write. Secrets and key pairs are not in it.
+Each is one snapshot, taken while others write, with a checksum behind it. Secrets and key pairs are
+not in it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from typing import Protocol
 from sqlalchemy import inspect
 from sqlalchemy.engine import URL
 
-from app.backups.clients import BackupError, MariaDb, PostgreSql
+from app.backups.contents import BackupError, Contents, refuse_foreign
 from app.backups.files import Sqlite
+from app.backups.mariadb import MariaDb
+from app.backups.postgresql import PostgreSql
+from app.backups.seals import refuse_damaged, seal
 from app.database import Database
 from app.migrations import Revision, revision_of
 
@@ -31,11 +35,11 @@ __all__ = ["BackupError", "back_up", "restore"]
 class Store(Protocol):
     """What each kind of database does in its own way; raises BackupError."""
 
-    def dump(self, target: Path) -> None:
-        """Write a snapshot into an empty file, and look whether it is whole."""
+    def dump(self, target: Path, tables: Sequence[str] = ()) -> None:
+        """Write a snapshot into an empty file. `tables` are all there are."""
 
-    def check(self, source: Path) -> None:
-        """Refuse a file that is no whole backup of such a database."""
+    def check(self, source: Path) -> Contents:
+        """Return what a file holds; refuse one that is no whole backup of such a database."""
 
     def load(self, source: Path, *, dropping: Sequence[str] = ()) -> None:
         """Drop these tables, all there are, and fill the database. Drops nothing before all that
@@ -56,25 +60,44 @@ async def back_up(database: Database, target: Path) -> Revision:
     """Write the database into a new file (mode 0600) that appears only when it is whole."""
     store = store_of(database.engine.url)
     with _appearing(target) as partial:
-        await asyncio.to_thread(store.dump, partial)
+        # To look into a file of SQLite that is not there would make it.
+        tables = [] if database.dialect == "sqlite" else await _tables(database)
+        await asyncio.to_thread(store.dump, partial, tables)
         revision = await revision_of(database)
         if revision.found is None:
             raise BackupError("the database was never migrated: there is nothing to back up")
+        await asyncio.to_thread(_look_through, store, partial)
+        await asyncio.to_thread(seal, partial)
     return revision
 
 
 async def restore(database: Database, source: Path, *, force: bool = False) -> Revision:
-    """Fill a database from a backup. One with tables is refused, or with `force` replaced."""
+    """Fill a database from a backup. One with tables is refused, or with `force` replaced.
+
+    Nothing is dropped for a file that is damaged or not ours.
+    """
     store = store_of(database.engine.url)
-    await asyncio.to_thread(store.check, source)
-    async with database.engine.connect() as connection:
-        found = await connection.run_sync(lambda it: inspect(it).get_table_names())
+    await asyncio.to_thread(_look_through, store, source)
+    found = await _tables(database)
     if found and not force:
         raise BackupError(f"the database has tables already ({len(found)}): --force drops them")
     # A connection of our own would be in the way as well.
     await database.engine.dispose()
     await asyncio.to_thread(store.load, source, dropping=found)
     return await revision_of(database)
+
+
+def _look_through(store: Store, source: Path) -> None:
+    """Raise BackupError unless this is a whole backup of Cimiento for such a database."""
+    if not source.is_file():
+        raise BackupError(f"{source} is no file" if source.exists() else f"there is no {source}")
+    refuse_damaged(source)
+    refuse_foreign(source, store.check(source))
+
+
+async def _tables(database: Database) -> list[str]:
+    async with database.engine.connect() as connection:
+        return await connection.run_sync(lambda it: inspect(it).get_table_names())
 
 
 @contextmanager

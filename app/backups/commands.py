@@ -30,7 +30,7 @@ def backup(
 
 
 def restore(
-    file: Annotated[Path, typer.Argument(help="What `backup` wrote.", exists=True, dir_okay=False)],
+    file: Annotated[Path, typer.Argument(help="What `backup` wrote.")],
     force: Annotated[bool, typer.Option("--force", help="Drop all tables there are.")] = False,
 ) -> None:
     """Fill an empty database from a backup. The servers have to be stopped."""
@@ -50,6 +50,11 @@ def _done(work: Callable[[Database], Awaitable[T]]) -> T:
     try:
         return on_database(work)
     except (BackupError, OSError) as error:
-        raise SystemExit(f"cimiento: {error}") from None
+        raise _ended(str(error)) from None
     except DBAPIError as error:
-        raise SystemExit(f"cimiento: the database refuses: {error.orig}") from None
+        raise _ended(f"the database refuses: {error.orig}") from None
+
+
+def _ended(reason: str) -> SystemExit:
+    """In one line: drivers and programs say things in several."""
+    return SystemExit("cimiento: " + " ".join(reason.split()))

@@ -9,12 +9,17 @@ from pathlib import Path
 
 from sqlalchemy.engine import URL
 
-from app.backups.clients import BackupError
+from app.backups.contents import BackupError, Contents
 from app.sqlite import open_raw
 
 _MAGIC = b"SQLite format 3\0"
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _IN_USE = "the database is in use: stop the servers first"
+# What does something by itself when rows are read or written. Nothing of ours does.
+_ACTIVE = (
+    "SELECT type, name FROM sqlite_master"
+    " WHERE type IN ('trigger', 'view') OR sql LIKE 'CREATE VIRTUAL%'"
+)
 
 
 class Sqlite:
@@ -24,24 +29,29 @@ class Sqlite:
         self._url = url
         self._path = Path(url.database or ":memory:")
 
-    def dump(self, target: Path) -> None:
+    def dump(self, target: Path, tables: Sequence[str] = ()) -> None:  # noqa: ARG002
         """A snapshot; writers go on meanwhile. What was deleted for good is not in it."""
         # Opening it would make it.
         if not self._path.is_file():
             raise BackupError(f"there is no database at {self._path}")
         with _explained(), closing(open_raw(self._url)) as connection:
             connection.execute("VACUUM INTO ?", [str(target)])
-        self.check(target)
+        with _explained(), closing(sqlite3.connect(target, isolation_level=None)) as copy:
+            for kind, name in copy.execute(_ACTIVE).fetchall():
+                quoted = '"' + name.replace('"', '""') + '"'
+                copy.execute(f"DROP {'TABLE' if kind == 'table' else kind} IF EXISTS {quoted}")
 
-    def check(self, source: Path) -> None:
+    def check(self, source: Path) -> Contents:
         with source.open("rb") as file:
             if file.read(len(_MAGIC)) != _MAGIC:
                 raise BackupError(f"{source} is no backup of SQLite")
-        with _explained(), closing(_read_only(source)) as connection:
-            found = connection.execute("PRAGMA integrity_check(1)").fetchone()
-            orphans = connection.execute("PRAGMA foreign_key_check").fetchall()
-        if found != ("ok",) or orphans:
-            raise BackupError(f"{source} is damaged")
+        try:
+            with closing(_read_only(source)) as connection:
+                return _contents(source, connection)
+        except sqlite3.DatabaseError as error:
+            if _is_busy(error):
+                raise BackupError(_IN_USE) from error
+            raise BackupError(f"{source} is damaged: {error}") from error
 
     def load(self, source: Path, *, dropping: Sequence[str] = ()) -> None:  # noqa: ARG002
         """One in the place of the other, in one transaction: what was there stays when it fails.
@@ -60,8 +70,39 @@ class Sqlite:
             connection.backup(target, progress=_refuse_to_wait)
 
 
+def _contents(source: Path, connection: sqlite3.Connection) -> Contents:
+    """What is in a file, if nothing in it is broken and nothing does anything by itself."""
+    # The file's own schema gets no functions to call.
+    connection.execute("PRAGMA trusted_schema=OFF")
+    if active := connection.execute(_ACTIVE).fetchall():
+        kind, name = active[0]
+        raise BackupError(f"{source} is no backup of Cimiento: it has a {kind} {name}")
+    found = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    orphans = connection.execute("PRAGMA foreign_key_check").fetchall()
+    # What is missing of the last page would be read as zeros.
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    is_cut_off = source.stat().st_size < pages * size
+    if found != ("ok",) or orphans or is_cut_off:
+        raise BackupError(f"{source} is damaged")
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    tables = frozenset(str(name) for (name,) in rows)
+    return Contents(tables, _revision(connection, tables))
+
+
+def _revision(connection: sqlite3.Connection, tables: frozenset[str]) -> str | None:
+    if "alembic_version" not in tables:
+        return None
+    rows = connection.execute("SELECT * FROM alembic_version LIMIT 2").fetchall()
+    return str(rows[0][0]) if len(rows) == 1 else None
+
+
 def _read_only(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return error.sqlite_errorcode & 0xFF in _BUSY
 
 
 def _refuse_to_wait(status: int, _remaining: int, _total: int) -> None:
@@ -74,9 +115,7 @@ def _refuse_to_wait(status: int, _remaining: int, _total: int) -> None:
 def _explained() -> Iterator[None]:
     try:
         yield
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF in _BUSY:
-            raise BackupError(_IN_USE) from error
-        raise BackupError(f"SQLite failed: {error}") from error
     except sqlite3.Error as error:
+        if _is_busy(error):
+            raise BackupError(_IN_USE) from error
         raise BackupError(f"SQLite failed: {error}") from error

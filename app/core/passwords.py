@@ -16,6 +16,8 @@ from pathlib import Path
 MAX_PASSWORD = 128
 _SPANISH = Path(__file__).parent.parent / "locales" / "common_passwords_es.txt"
 _SITE_WORDS = ("cimiento",)
+# Everybody can read them in our README, our documentation and the examples of the API docs.
+_PUBLISHED = ("Correct-Horse-7", "Correct-Horse-7-Battery", "Look-At-This-1")
 _LONGEST_TAIL = 5
 _SHORTEST_STEM = 4
 _TAIL = "0123456789!\"#$%&'()*+,-./:;<=>?@[]^_`{|}~¡¿ "
@@ -59,6 +61,18 @@ def is_common(password: str) -> bool:
     return any(stem in common for stem in _stems(_fold(password), _LONGEST_TAIL))
 
 
+def is_published(password: str) -> bool:
+    """Return whether the password stands in our own documentation, decorated or not."""
+    published = {stem for each in _PUBLISHED for stem in _undecorated(each)}
+    return not published.isdisjoint(_undecorated(password))
+
+
+def _undecorated(password: str) -> set[str]:
+    """A password, and what is left of it without all of its tail of digits and signs."""
+    folded = _fold(password)
+    return {folded, folded.rstrip(_TAIL)} - {""}
+
+
 def _is_own(password: str, email: str, name: str) -> bool:
     folded = _fold(password)
     local_part = email.partition("@")[0]
@@ -79,6 +93,19 @@ def _stems(folded: str, longest_tail: int) -> Iterator[str]:
 
 def _fold(value: str) -> str:
     return unicodedata.normalize("NFKC", value).casefold()
+
+
+def ranked_words() -> dict[str, int]:
+    """Every word of the frequency lists, common passwords and Spanish ones among them, with its
+    best place: 1 is tried first. Made anew by each call."""
+    from zxcvbn.frequency_lists import FREQUENCY_LISTS  # noqa: PLC0415 see `_common_passwords`
+
+    spanish = _SPANISH.read_text(encoding="utf-8").split()
+    ranks: dict[str, int] = {}
+    for words in (*FREQUENCY_LISTS.values(), spanish, _SITE_WORDS):
+        for rank, word in enumerate(words, start=1):
+            ranks[word] = min(rank, ranks.get(word, rank))
+    return ranks
 
 
 @cache

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from app.config import MIN_SECRET_BYTES, Settings
+from app.config import Settings
+from app.core.entropy import MIN_SECRET_BYTES, is_guessable
 from app.doctor.findings import Finding, Findings, advised, failure, good, judged, warning
 
 MIN_FREE_BYTES = 100 * 2**20
@@ -99,11 +100,11 @@ async def check_secrets(settings: Settings) -> Findings:
 
 def _secrets(settings: Settings) -> Iterator[Finding]:
     name = "secrets"
-    short = len(settings.secret_key.get_secret_value().encode()) < MIN_SECRET_BYTES
+    weak = is_guessable(settings.secret_key.get_secret_value())
     yield advised(
         name,
-        not short,
-        f"SECRET_KEY is {'too short' if short else 'long enough'}",
+        not weak,
+        f"SECRET_KEY is {'too short, or can be guessed' if weak else 'long and random enough'}",
         f"Production wants {MIN_SECRET_BYTES} random bytes:"
         " python3 -c 'import secrets; print(secrets.token_urlsafe(48))'",
     )

@@ -12,7 +12,8 @@ from app.core.logging import JsonLines
 PASSWORD = "Correct-Horse-7"
 # One that nothing but a leak brings into a log.
 CANARY = "Kiwi-Lantern-42"
-SECRET = "tests-" + "0123456789abcdefghijklmnopqrstuv"
+# As random as production wants it.
+SECRET = "tests-" + "b7Qx2Lm9Rv4Wt8Yc3Zk6Np1Hs5Gd0Fj"
 # Hashes of passwords, and the second part of a signed token.
 _SECRETS = re.compile("|".join([PASSWORD, CANARY, SECRET, r"\$argon2", r"\$2b\$", r"\.eyJ"]))
 # Where tokens are handed out.
