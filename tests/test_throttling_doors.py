@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from limits.aio.storage import memory
 from sqlalchemy import func, select
 
-from app.core import counters
+from app.core import counters, local_counters
+from app.core.groups import network_of
 from app.models.audit import AuditAct, AuditEvent
 from app.models.outbox import Mail
 from app.quotas import RULES, Door, Quota, Whom
-from app.throttling import network_of
 from tests.support import faults
 from tests.support.client import PASSWORD, Client
 from tests.support.clock import Clock, clock_in
@@ -48,7 +47,7 @@ async def client(client: Client, tmp_path: Path) -> AsyncIterator[Client]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return clock_in(monkeypatch, memory, counters)
+    return clock_in(monkeypatch, local_counters, counters)
 
 
 async def test_registrations_are_limited_right_or_wrong(client: Client) -> None:

@@ -22,9 +22,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from app.core.exceptions import Conflict, FieldError, Invalid, StillUnderWay
+from app.core.outcomes import is_invalid
 from app.core.permissions import Caller, Permission
 from app.crud import idempotency
-from app.crud.idempotency import Answer, Kept, Key, Replay
+from app.crud.idempotency import REPLAYED, Answer, Kept, Key, Replay
 from app.models.users import email_key
 from app.quotas import Door
 from app.routers.deps import Gate, reader_of, who_may, writer_of
@@ -34,7 +35,7 @@ from app.schemas.users import normal_email
 from app.writing import Unit, in_session
 
 C = TypeVar("C", bound=Caller | None)
-HEADER, REPLAYED = "Idempotency-Key", "Idempotency-Replayed"
+HEADER = "Idempotency-Key"
 MAX_KEY = 255
 _KEY = re.compile(rb"[!-~]{1,%d}" % MAX_KEY)
 _NAME = HEADER.lower().encode()
@@ -164,7 +165,13 @@ class CreatingDoor(TakesKey):
     """The same for what anybody may create."""
 
     async def __call__(self, request: Request) -> Creation[None]:
-        return await _creation(request, None)
+        try:
+            return await _creation(request, None)
+        except Invalid as error:
+            if not is_invalid(error):
+                raise
+            async with _registering.attempt(request):
+                raise
 
 
 _gate = CreatingGate()
@@ -213,6 +220,7 @@ def _canonical(body: bytes) -> tuple[str, str]:
     return text, email_key(normal_email(email) or email) if isinstance(email, str) else ""
 
 
+_registering = AtDoor(Door.register)
 _at_repeat = asynccontextmanager(AtDoor(Door.repeat).__call__)
 
 

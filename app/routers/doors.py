@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 
 from app.core.context import request_context
 from app.core.exceptions import TooManyRequests
+from app.core.outcomes import was_tried
 from app.crud import audit
 from app.crud.credentials import Confirmation
-from app.crud.idempotency import Replay
+from app.crud.idempotency import REPLAYED, Replay
 from app.database import Database
 from app.models.audit import AuditAct
 from app.quotas import Door
-from app.routers.deps import CurrentCaller, DatabaseDep, PasswordsDep
+from app.routers.deps import CurrentCaller, DatabaseDep, PasswordsDep, PostsEditor
 from app.throttling import Attempt, Gate
 
 
@@ -30,11 +32,17 @@ class AtDoor:
         self.door = door
 
     async def __call__(self, request: Request) -> AsyncIterator[Attempt]:
+        async with self.attempt(request) as attempt:
+            await attempt.enter()
+            yield attempt
+
+    @asynccontextmanager
+    async def attempt(self, request: Request) -> AsyncIterator[Attempt]:
+        """A try that has not been counted yet, settled at the end of the block."""
         gate: Gate = request.app.state.gate
         attempt = gate.attempt(self.door, ip=request_context().ip)
         outcome: BaseException | None = None
         try:
-            await attempt.enter()
             yield attempt
         except BaseException as error:
             outcome = error
@@ -64,6 +72,54 @@ RegisterAttempt = Annotated[Attempt, limited(Door.register)]
 ResetAttempt = Annotated[Attempt, limited(Door.reset)]
 ForgotAttempt = Annotated[Attempt, limited(Door.forgot)]
 ResendAttempt = Annotated[Attempt, limited(Door.resend)]
+
+
+# --- Writing: how many posts an account may write a minute -----------------------------------
+
+
+class Writing(AtDoor):
+    """Counts a change of a post for the caller's account, before its transaction begins."""
+
+    def __init__(self) -> None:
+        super().__init__(Door.write)
+
+    async def __call__(  # type: ignore[override]  # more than a request
+        self, request: Request, caller: PostsEditor
+    ) -> AsyncIterator[Attempt]:
+        async with self.attempt(request) as attempt:
+            await attempt.write(caller.user_id)
+            yield attempt
+
+    async def new(
+        self, request: Request, user_id: int, write: Callable[[], Awaitable[Response]]
+    ) -> Response:
+        """Count a new post and write it. The same as the dependency, in a tenth of the time."""
+        gate: Gate = request.app.state.gate
+        counters = gate.counters
+        if counters is None or not gate.limits_writing:
+            return await write()
+        counted = [gate.writes_of(user_id)]
+        if (await counters.add(counted))[0] > counted[0].limit:
+            await counters.add(counted, -1)
+            async with self.attempt(request) as attempt:
+                await attempt.write(user_id)
+                return await write()
+        try:
+            response = await write()
+        except BaseException as error:
+            if not was_tried(error):
+                await counters.add(counted, -1)
+            raise
+        if REPLAYED in response.headers:
+            await counters.add(counted, -1)
+        return response
+
+
+writing = Writing()
+WRITES = Depends(writing, scope="function")
+
+
+# --- The password, asked for again -----------------------------------------------------------
 
 
 async def _confirmation(
