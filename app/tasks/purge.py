@@ -6,22 +6,30 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from functools import partial
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.config import Settings
 from app.crud import audit, trash
-from app.database import Database
+from app.database import Database, is_transient
 from app.models.base import utc_now
+
+_TRIES = 3
 
 
 async def purge(database: Database, settings: Settings) -> dict[str, int]:
-    """Delete for good what was in the trash longer than TRASH_DAYS, audit events older than
-    AUDIT_DAYS, and what has expired; counts by name. Harmless when run twice, also at the same
-    time."""
-    now, days = utc_now(), settings.audit_days
+    """Delete for good what was in the trash longer than TRASH_DAYS, mails sent or given up longer
+    than OUTBOX_DAYS ago, audit events older than AUDIT_DAYS, tags that no post has, and what has
+    expired; counts by name. Harmless when run twice, also at the same time."""
+    now = utc_now()
     counts = await empty(database, before=now - timedelta(days=settings.trash_days))
-    old_events = partial(audit.purge, before=now - timedelta(days=days))
-    counts["events"] = await _in_batches(database, old_events, audit.PURGE_BATCH) if days else 0
+    counts["tags"] = await _purge_tags(database)
+    for name, days, delete, size in (
+        ("old mails", settings.outbox_days, trash.forget_mails, trash.BATCH),
+        ("events", settings.audit_days, audit.purge, audit.PURGE_BATCH),
+    ):
+        old = partial(delete, before=now - timedelta(days=days))
+        counts[name] = await _in_batches(database, old, size) if days else 0
     return counts
 
 
@@ -35,13 +43,36 @@ async def empty(database: Database, *, before: datetime) -> dict[str, int]:
     return counts
 
 
+async def _purge_tags(database: Database) -> int:
+    total = last = 0
+    while True:
+        async with database.begin(readonly=True) as session:
+            last, unused = await trash.find_unused_tags(session, after=last)
+        if unused:
+            total += await _transact(database, partial(trash.forget_tags, ids=unused))
+        if not last:
+            return total
+
+
 async def _in_batches(
     database: Database, delete: Callable[[AsyncSession], Awaitable[int]], size: int
 ) -> int:
     """Delete batch by batch, each in a transaction of its own; how many that were."""
     total, gone = 0, size
     while gone >= size:
-        async with database.begin() as session:
-            gone = await delete(session)
+        gone = await _transact(database, delete)
         total += gone
     return total
+
+
+async def _transact(database: Database, delete: Callable[[AsyncSession], Awaitable[int]]) -> int:
+    """Delete in a transaction, which is run again after a deadlock."""
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            async with database.begin() as session:
+                return await delete(session)
+        except DBAPIError as error:
+            if tries == _TRIES or not is_transient(error):
+                raise
