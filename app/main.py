@@ -31,6 +31,7 @@ from app.routers import (
     creating,
     denials,
     docs,
+    doors,
     keys,
     operations,
     outbox,
@@ -91,6 +92,7 @@ def create_app(settings: Settings | None = None, *, passwords: Passwords | None 
     mailer = telemetry.counting(mailer_for(settings))
     state.dispatcher = engine_for(state.database, mailer, settings)
     problems.register(app)
+    doors.count_unread(app)
     app.add_exception_handler(Forbidden, denials.refuse)
     app.add_exception_handler(Replay, creating.replay)
     openapi.install(app)

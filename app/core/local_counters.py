@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
 import time
+from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
+T = TypeVar("T")
 MAX_KEYS = 100_000
 _SLOT_SECONDS = 60
 _SWEPT_AT_ONCE = 4
@@ -37,9 +39,10 @@ class _Entry:
 class LocalCounters:
     """Counts by key. A key exists while its count is above 0 and its window is not over.
 
-    When there are `max_keys`, the owner with the most keys loses those that were counted longest
-    ago, a hundredth of all keys at a time. A key that limits a caller stays until its window ends.
-    When all of them do, new keys with the same limit and window are counted together.
+    When there are `max_keys`, room is made for a hundredth of them: keys without a limit go first,
+    then those below theirs; each time the owner with the most loses those that were counted longest
+    ago. A key that limits a caller stays until its window ends. When all of them do, new keys with
+    the same limit and window are counted together.
     """
 
     def __init__(self, max_keys: int = MAX_KEYS) -> None:
@@ -47,7 +50,8 @@ class LocalCounters:
         self._entries: dict[str, _Entry] = {}
         self._shared: dict[str, _Entry] = {}  # of windows there was no room for
         # Keys that limit no caller, by owner; those counted longest ago come first.
-        self._evictable: dict[str, dict[str, None]] = {}
+        self._without_limit: dict[str, dict[str, None]] = {}
+        self._below_limit: dict[str, dict[str, None]] = {}
         self._expiring: dict[int, dict[str, None]] = {}  # keys by the minute in which they do
         self._swept = _slot(time.monotonic())
 
@@ -67,13 +71,11 @@ class LocalCounters:
             self._remove(window.key)
             return 0
         is_limiting = 0 < entry.limit <= entry.count
-        keys = self._evictable.setdefault(entry.owner, {})
+        evictable = self._evictable(entry)
         if amount > 0 or is_limiting:
-            keys.pop(window.key, None)
+            _discard(evictable, entry.owner, window.key)
         if not is_limiting:
-            keys[window.key] = None
-        if not keys:
-            del self._evictable[entry.owner]
+            evictable.setdefault(entry.owner, {})[window.key] = None
         return entry.count
 
     def count(self, key: str) -> int:
@@ -102,14 +104,11 @@ class LocalCounters:
 
     def _remove(self, key: str) -> None:
         entry = self._entries.pop(key)
-        for index, place in (
-            (self._evictable, entry.owner),
-            (self._expiring, _slot(entry.expires_at)),
-        ):
-            keys = index.get(place, {})
-            keys.pop(key, None)
-            if not keys:
-                index.pop(place, None)
+        _discard(self._evictable(entry), entry.owner, key)
+        _discard(self._expiring, _slot(entry.expires_at), key)
+
+    def _evictable(self, entry: _Entry) -> dict[str, dict[str, None]]:
+        return self._below_limit if entry.limit else self._without_limit
 
     def _has_room(self, now: float) -> bool:
         """Whether a key may be added, after those that have expired or may be evicted are gone."""
@@ -126,17 +125,19 @@ class LocalCounters:
         while self._swept < present and at_most > 0:
             keys = self._expiring.get(self._swept)
             if keys:
-                # From the end: of a dict that is taken from the front the way there grows.
-                self._remove(next(reversed(keys)))
+                self._remove(keys.popitem()[0])
                 at_most -= 1
             else:
+                self._expiring.pop(self._swept, None)
                 self._swept += 1
 
     def _evict(self, wanted: int) -> None:
-        sizes = {owner: len(keys) for owner, keys in self._evictable.items()}
-        for owner, count in _from_the_largest(sizes, wanted).items():
-            for key in [*islice(self._evictable[owner], count)]:
-                self._remove(key)
+        for evictable in (self._without_limit, self._below_limit):
+            sizes = {owner: len(keys) for owner, keys in evictable.items()}
+            for owner, count in _from_the_largest(sizes, wanted).items():
+                for key in [*islice(evictable[owner], count)]:
+                    self._remove(key)
+                    wanted -= 1
 
     def _add_shared(self, window: Window, amount: int, now: float) -> int:
         entry = self._shared.get(_kind(window))
@@ -147,6 +148,14 @@ class LocalCounters:
             self._shared[_kind(window)] = entry
         entry.count = max(0, entry.count + amount)
         return entry.count
+
+
+def _discard(index: dict[T, dict[str, None]], place: T, key: str) -> None:
+    keys = index.get(place)
+    if keys is not None and key in keys:
+        del keys[key]
+        if not keys:
+            del index[place]
 
 
 def _slot(moment: float) -> int:
@@ -160,12 +169,18 @@ def _kind(window: Window) -> str:
 
 def _from_the_largest(sizes: dict[str, int], wanted: int) -> dict[str, int]:
     """Return how many keys each owner loses, so that the largest lose first, down to one size."""
-    largest = heapq.nlargest(wanted, sizes.items(), key=lambda item: item[1])
-    # Sorted, so a heap already; of equal owners the one that is here longest comes first.
-    heap = [(-size, place, owner) for place, (owner, size) in enumerate(largest)]
-    losses: dict[str, int] = {}
-    for _ in range(min(wanted, sum(sizes.values()))):
-        size, place, owner = heap[0]
-        losses[owner] = losses.get(owner, 0) + 1
-        heapq.heapreplace(heap, (size + 1, place, owner))
+    how_many = Counter(sizes.values())
+    level = max(how_many, default=0)
+    # Lowering the level by one takes a key of each owner above it.
+    above = 0
+    while level and (above := above + how_many[level]) <= wanted:
+        wanted -= above
+        level -= 1
+    losses = {}
+    for owner, size in sizes.items():
+        # Of those at the level itself, the owners that are here longest lose one more.
+        is_first = size >= level > 0 and wanted > 0
+        wanted -= is_first
+        if (lost := size - level + is_first) > 0:
+            losses[owner] = lost
     return losses

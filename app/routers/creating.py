@@ -22,7 +22,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from app.core.exceptions import Conflict, FieldError, Invalid, StillUnderWay
-from app.core.outcomes import is_invalid
 from app.core.permissions import Caller, Permission
 from app.crud import idempotency
 from app.crud.idempotency import REPLAYED, Answer, Kept, Key, Replay
@@ -165,13 +164,7 @@ class CreatingDoor(TakesKey):
     """The same for what anybody may create."""
 
     async def __call__(self, request: Request) -> Creation[None]:
-        try:
-            return await _creation(request, None)
-        except Invalid as error:
-            if not is_invalid(error):
-                raise
-            async with _registering.attempt(request):
-                raise
+        return await _creation(request, None)
 
 
 _gate = CreatingGate()
@@ -220,7 +213,6 @@ def _canonical(body: bytes) -> tuple[str, str]:
     return text, email_key(normal_email(email) or email) if isinstance(email, str) else ""
 
 
-_registering = AtDoor(Door.register)
 _at_repeat = asynccontextmanager(AtDoor(Door.repeat).__call__)
 
 

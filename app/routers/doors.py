@@ -6,11 +6,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
 
 from app.core.context import request_context
 from app.core.exceptions import TooManyRequests
-from app.core.outcomes import was_tried
+from app.core.outcomes import is_invalid, was_tried
+from app.core.problems import problem
 from app.crud import audit
 from app.crud.credentials import Confirmation
 from app.crud.idempotency import REPLAYED, Replay
@@ -19,6 +23,8 @@ from app.models.audit import AuditAct
 from app.quotas import Door
 from app.routers.deps import CurrentCaller, DatabaseDep, PasswordsDep, PostsEditor
 from app.throttling import Attempt, Gate
+
+_REACHED = "cimiento.door"
 
 
 class AtDoor:
@@ -39,6 +45,7 @@ class AtDoor:
     @asynccontextmanager
     async def attempt(self, request: Request) -> AsyncIterator[Attempt]:
         """A try that has not been counted yet, settled at the end of the block."""
+        request.scope[_REACHED] = True
         gate: Gate = request.app.state.gate
         attempt = gate.attempt(self.door, ip=request_context().ip)
         outcome: BaseException | None = None
@@ -74,7 +81,46 @@ ForgotAttempt = Annotated[Attempt, limited(Door.forgot)]
 ResendAttempt = Annotated[Attempt, limited(Door.resend)]
 
 
+# --- Input that is refused before its operation reaches the door -----------------------------
+
+
+def count_unread(app: FastAPI) -> None:
+    """Count bodies that cannot be read at the door they were sent to; in front of the handlers
+    that are there by now."""
+    for kind in (HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _counting(app.exception_handlers[kind]))
+
+
+def _counting(answer: Any) -> Any:
+    async def count(request: Request, error: Exception) -> Response:
+        is_unread = is_invalid(error) and _REACHED not in request.scope
+        if is_unread and (door := _door_of(request.scope.get("route"))):
+            try:
+                async with door.attempt(request):
+                    raise error
+            except TooManyRequests as refusal:
+                return problem(refusal, request.scope)
+            except type(error):
+                pass
+        response: Response = await answer(request, error)
+        return response
+
+    return count
+
+
+def _door_of(route: BaseRoute | None) -> AtDoor | None:
+    wanted = [getattr(route, "dependant", None)]
+    for dependant in filter(None, wanted):
+        if isinstance(dependant.call, AtDoor):
+            return dependant.call
+        wanted += dependant.dependencies
+    return None
+
+
 # --- Writing: how many posts an account may write a minute -----------------------------------
+
+
+_REPLAY = (REPLAYED.lower().encode(), b"true")
 
 
 class Writing(AtDoor):
@@ -110,7 +156,7 @@ class Writing(AtDoor):
             if not was_tried(error):
                 await counters.add(counted, -1)
             raise
-        if REPLAYED in response.headers:
+        if _REPLAY in response.raw_headers:
             await counters.add(counted, -1)
         return response
 
