@@ -19,7 +19,7 @@ from app.core.middleware import BodyLimit, RequestScope, TrustedHosts
 from app.core.recovery import Deadline, Recover
 from app.core.security import AccessTokens, Passwords
 from app.crud.denials import Denials
-from app.crud.idempotency import Replay
+from app.crud.idempotency import REPLAYED, Replay
 from app.crud.pages import Cursors, Pages
 from app.crud.sessions import Identities
 from app.readiness import Readiness
@@ -51,7 +51,7 @@ from app.writing import open_writer
 _ALLOWED = ["Authorization", "Content-Type", "If-Match", "X-Request-ID", creating.HEADER]
 _EXPOSED = [
     *("ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After"),
-    *("X-Request-ID", "X-Total-Count", creating.REPLAYED),
+    *("X-Request-ID", "X-Total-Count", REPLAYED),
 ]
 
 

@@ -87,7 +87,7 @@ _LOGINS = {
 }
 # Far more than forms with mistakes make, or a client that has to be mended.
 _INVALID = {Whom.invalid: (Quota(300, _QUARTER),)}
-_BY_DOOR: Mapping[Door, dict[Whom, tuple[Quota, ...]]] = {
+_BY_DOOR: Mapping[Door, Mapping[Whom, tuple[Quota, ...]]] = {
     Door.login: _LOGINS,
     Door.repeat: _LOGINS,
     Door.password: {
@@ -110,7 +110,7 @@ _BY_DOOR: Mapping[Door, dict[Whom, tuple[Quota, ...]]] = {
     Door.write: {Whom.account: (Quota(60, MINUTE),)},
 }
 RULES: Mapping[Door, Mapping[Whom, tuple[Quota, ...]]] = {
-    door: rules if door is Door.write else rules | _INVALID for door, rules in _BY_DOOR.items()
+    door: rules if door is Door.write else {**rules, **_INVALID} for door, rules in _BY_DOOR.items()
 }
 # A right token is never refused: looking it up is cheap. Limited is who goes on with wrong ones.
 AFTERWARDS = frozenset({Door.refresh, Door.reset, Door.verify})

@@ -16,7 +16,7 @@ from app.models.base import utc_now
 from app.models.outbox import Mail, MailState
 from app.models.tags import PostTag, Tag
 from app.tasks import purge as purging
-from app.writing import in_session
+from app.writing import Unit, in_session
 from tests.conftest import make_settings
 from tests.support import faults, mails
 from tests.support.client import Client, Person
@@ -101,14 +101,14 @@ async def test_a_tag_that_vanishes_between_is_made_once_more(
 ) -> None:
     """As when it was taken at the insert, and purged before it was read."""
     ana = await client.user()
-    real, calls = tags.Unit.insert_if_missing, []
+    real, calls = Unit.insert_if_missing, []
 
-    def once(self: tags.Unit, model: type, **values: object) -> None:
+    def once(self: Unit, model: type, **values: object) -> None:
         calls.append(values)
         if len(calls) > 1:
             real(self, model, **values)
 
-    monkeypatch.setattr(tags.Unit, "insert_if_missing", once)
+    monkeypatch.setattr(Unit, "insert_if_missing", once)
     assert (await ana.write(tags=["a"]))["tags"] == ["a"]
     assert calls == [{"name": "a"}] * 2
 

@@ -54,7 +54,10 @@ class Counters:
     def __init__(self, *, prefix: str, redis_url: str | None = None) -> None:
         self.here = LocalCounters()
         self._prefix = prefix
-        self._redis, self._script = _connect(redis_url) if redis_url else (None, None)
+        self._redis: Redis | None = None
+        self._script: AsyncScript | None = None
+        if redis_url:
+            self._redis, self._script = _connect(redis_url)
         self._is_down = False
         self._skip_until = 0.0
 
