@@ -134,7 +134,8 @@ def seed(
 
 @cli.command()
 def purge() -> None:
-    """Delete for good what was in the trash longer than TRASH_DAYS, and old audit events."""
+    """Delete for good what was in the trash longer than TRASH_DAYS, old mails and audit events, and
+    tags that no post has."""
     settings = load_settings()
     counts = on_database(lambda database: purging.purge(database, settings))
     typer.echo(", ".join(f"{count} {name}" for name, count in counts.items()) + " purged.")

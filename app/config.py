@@ -127,6 +127,7 @@ class Settings(BaseSettings):
     refresh_grace_seconds: int = Field(10, ge=0, le=300)
     rate_limit_enabled: bool = True
     rate_limit_disabled_on_purpose: bool = False
+    posts_per_minute: int = Field(60, ge=0)
     # It may hold a password too.
     redis_url: str | None = Field(None, repr=False)
     cors_origins: CommaList = []
@@ -142,6 +143,7 @@ class Settings(BaseSettings):
     mail_from: str = "Cimiento <no-reply@example.com>"
     public_url: str = ""
     trash_days: int = Field(30, ge=0)
+    outbox_days: int = Field(30, ge=0)
     audit_days: int = Field(365, ge=0)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: LogFormat = LogFormat.json

@@ -19,7 +19,7 @@ from app.core.middleware import BodyLimit, RequestScope, TrustedHosts
 from app.core.recovery import Deadline, Recover
 from app.core.security import AccessTokens, Passwords
 from app.crud.denials import Denials
-from app.crud.idempotency import Replay
+from app.crud.idempotency import REPLAYED, Replay
 from app.crud.pages import Cursors, Pages
 from app.crud.sessions import Identities
 from app.readiness import Readiness
@@ -31,6 +31,7 @@ from app.routers import (
     creating,
     denials,
     docs,
+    doors,
     keys,
     operations,
     outbox,
@@ -50,7 +51,7 @@ from app.writing import open_writer
 _ALLOWED = ["Authorization", "Content-Type", "If-Match", "X-Request-ID", creating.HEADER]
 _EXPOSED = [
     *("ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After"),
-    *("X-Request-ID", "X-Total-Count", creating.REPLAYED),
+    *("X-Request-ID", "X-Total-Count", REPLAYED),
 ]
 
 
@@ -91,6 +92,7 @@ def create_app(settings: Settings | None = None, *, passwords: Passwords | None 
     mailer = telemetry.counting(mailer_for(settings))
     state.dispatcher = engine_for(state.database, mailer, settings)
     problems.register(app)
+    doors.count_unread(app)
     app.add_exception_handler(Forbidden, denials.refuse)
     app.add_exception_handler(Replay, creating.replay)
     openapi.install(app)

@@ -22,6 +22,7 @@ from sqlalchemy.pool import QueuePool
 from app.config import Settings
 from app.core.exceptions import AppError, TooManyRequests
 from app.core.lookups import Lookup
+from app.core.outcomes import WRONG
 from app.crud import backlog
 from app.crud.backlog import Backlog
 from app.crud.outbox import Failure
@@ -30,7 +31,7 @@ from app.quotas import RULES, Door
 from app.reading import Reader
 from app.tasks.mail import Mailer, NotSent
 from app.telemetry import Telemetry, resource
-from app.throttling import WRONG, Attempt
+from app.throttling import Attempt
 
 BACKLOG_SECONDS = 1.0
 # However many scrape, and however often.

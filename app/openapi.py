@@ -33,6 +33,7 @@ from app.core.exceptions import (
     UntrustedHost,
 )
 from app.core.permissions import Permission
+from app.crud.idempotency import REPLAYED
 from app.routers import creating
 from app.routers.doors import AtDoor
 from app.routers.lists import Parsed
@@ -274,7 +275,7 @@ def _headers(operation: dict[str, Any], status: str, response: dict[str, Any]) -
     if schema.removesuffix("'}").endswith(_TAGGED):
         headers["ETag"] = _ETAG
     if status == "201" and creating.HEADER in names:
-        headers[creating.REPLAYED] = _REPLAYED
+        headers[REPLAYED] = _REPLAYED
     if status == "200" and "cursor" in names:
         headers |= _LIST_HEADERS
     if status in {"401", "403"}:

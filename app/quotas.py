@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from app.core.local_counters import Window
+
 
 class Door(StrEnum):
     """What is tried: `password` is one's own, asked for again by an operation of a login; `repeat`
-    a registration that was answered before, which holds the password of the account."""
+    a registration that was answered before, which holds the password of the account; `write`
+    what writes posts."""
 
     login = "login"
     password = "password"  # noqa: S105 no secret
@@ -20,6 +23,7 @@ class Door(StrEnum):
     forgot = "forgot"
     resend = "resend"
     repeat = "repeat"
+    write = "write"
 
 
 class Whom(StrEnum):
@@ -30,6 +34,7 @@ class Whom(StrEnum):
     strangers = "strangers"  # an account, from all networks that it is not known from
     everyone = "everyone"  # the door, but for networks that an account is known from
     address = "address"  # mails to an address, or registrations of it
+    invalid = "invalid"  # requests of a network whose input was refused, at all doors together
     changes = "changes"  # changes of one's password or address: each is told by mail
 
 
@@ -41,7 +46,32 @@ class Quota:
     seconds: int
 
 
-_MINUTE, _QUARTER, _HOUR, _DAY = 60, 900, 3_600, 86_400
+class Bucket(Window):
+    """Tries that are counted together; `key` gives away neither address nor network."""
+
+    __slots__ = ("counted", "quota", "whom")
+
+    def __init__(self, whom: Whom, quota: Quota, key: str, owner: str) -> None:
+        super().__init__(key, quota.seconds, quota.tries, owner)
+        self.whom = whom
+        self.quota = quota
+        self.counted = 0
+
+    @property
+    def left(self) -> int:
+        """How many tries are left in the present window."""
+        return max(0, self.quota.tries - self.counted)
+
+    def headers(self, door: Door, *, left: int, seconds: int) -> dict[str, str]:
+        """Return what draft-ietf-httpapi-ratelimit-headers has an answer say of a limit."""
+        name = f'"{door}-{self.whom}"'
+        return {
+            "RateLimit-Policy": f"{name};q={self.quota.tries};w={self.quota.seconds}",
+            "RateLimit": f"{name};r={left};t={seconds}",
+        }
+
+
+MINUTE, _QUARTER, _HOUR, _DAY = 60, 900, 3_600, 86_400
 # Whoever goes on failing waits for a quarter of an hour, then an hour, then a day.
 _GROWING = (Quota(10, _QUARTER), Quota(20, _HOUR), Quota(40, _DAY))
 _A_FEW_MAILS = (Quota(3, _HOUR),)
@@ -53,9 +83,11 @@ _LOGINS = {
     Whom.network: (Quota(100, _QUARTER),),
     Whom.account: _GROWING,
     Whom.strangers: (Quota(10, _QUARTER), Quota(100, _DAY)),
-    Whom.everyone: (Quota(600, _MINUTE),),
+    Whom.everyone: (Quota(600, MINUTE),),
 }
-RULES: Mapping[Door, Mapping[Whom, tuple[Quota, ...]]] = {
+# Far more than forms with mistakes make, or a client that has to be mended.
+_INVALID = {Whom.invalid: (Quota(300, _QUARTER),)}
+_BY_DOOR: Mapping[Door, Mapping[Whom, tuple[Quota, ...]]] = {
     Door.login: _LOGINS,
     Door.repeat: _LOGINS,
     Door.password: {
@@ -74,11 +106,16 @@ RULES: Mapping[Door, Mapping[Whom, tuple[Quota, ...]]] = {
     },
     Door.forgot: _MAILS,
     Door.resend: _MAILS,
+    # The setting POSTS_PER_MINUTE says how many.
+    Door.write: {Whom.account: (Quota(60, MINUTE),)},
+}
+RULES: Mapping[Door, Mapping[Whom, tuple[Quota, ...]]] = {
+    door: rules if door is Door.write else {**rules, **_INVALID} for door, rules in _BY_DOOR.items()
 }
 # A right token is never refused: looking it up is cheap. Limited is who goes on with wrong ones.
 AFTERWARDS = frozenset({Door.refresh, Door.reset, Door.verify})
 # Here every try counts; at the other doors the wrong ones do.
-COUNTS_ALL = frozenset({Door.register, Door.forgot, Door.resend})
+COUNTS_ALL = frozenset({Door.register, Door.forgot, Door.resend, Door.write})
 # IPv6 comes in blocks: what holds for a /64 holds for so many of them that share a /48.
 BLOCK = 10
 # A network stays known for this long after somebody registered, logged in or set a password there.

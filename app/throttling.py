@@ -8,59 +8,57 @@ what strangers have; networks that the account is known from have a limit of the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from functools import lru_cache
 
 from app.config import Settings
 from app.core.counters import Counters
-from app.core.exceptions import (
-    AppError,
-    IdempotencyKeyReused,
-    InternalError,
-    Invalid,
-    InvalidCredentials,
-    InvalidOneTimeToken,
-    InvalidRefreshToken,
-    StillUnderWay,
-    TooManyRequests,
-    Unavailable,
-    WrongCurrentPassword,
-)
+from app.core.exceptions import TooManyRequests
+from app.core.groups import block_of, mailbox_of, network_of
 from app.core.keys import SecretKeys
-from app.quotas import AFTERWARDS, BLOCK, COUNTS_ALL, RULES, TRUST_SECONDS, Door, Quota, Whom
-
-WRONG = (
-    *(InvalidCredentials, InvalidRefreshToken, InvalidOneTimeToken, WrongCurrentPassword),
-    IdempotencyKeyReused,
+from app.core.local_counters import Window
+from app.core.outcomes import WRONG, is_invalid, was_tried
+from app.quotas import (
+    AFTERWARDS,
+    BLOCK,
+    COUNTS_ALL,
+    MINUTE,
+    RULES,
+    TRUST_SECONDS,
+    Bucket,
+    Door,
+    Quota,
+    Whom,
 )
-_IPV6_NETWORK = re.compile(r"[0-9a-f]{16}")
-_UNDECIDED = (Invalid, StillUnderWay, TooManyRequests, InternalError, Unavailable)
+
 _CLAIM_SECONDS = 15  # longer than a request takes: whoever died at it is in the way
 _SHOWN = (Whom.network, Whom.account)
-
-
-@dataclass(slots=True)
-class _Bucket:
-    """Tries that are counted together; `key` gives away neither address nor network."""
-
-    whom: Whom
-    quota: Quota
-    key: str
-    count: int = 0
 
 
 class Gate:
     """Counts tries. Without counters it lets everybody through."""
 
-    def __init__(self, counters: Counters | None, keys: SecretKeys) -> None:
+    def __init__(
+        self, counters: Counters | None, keys: SecretKeys, *, posts_per_minute: int = 0
+    ) -> None:
         self.counters = counters
         self._keys = keys
+        self._writes = {Whom.account: (Quota(posts_per_minute, MINUTE),)}
+        self.limits_writing = counters is not None and posts_per_minute > 0
+        # Called for each new post: what it takes is made once for an account.
+        self.writes_of = lru_cache(4_096)(self._writes_of)
 
     def attempt(self, door: Door, *, ip: str) -> Attempt:
         """A try at a door; nothing is counted yet."""
         return Attempt(self, door, network_of(ip))
+
+    def rules(self, door: Door) -> Mapping[Whom, tuple[Quota, ...]]:
+        """Return the limits of a door."""
+        if self.counters is None:
+            return {}
+        if door is Door.write:
+            return self._writes if self.limits_writing else {}
+        return RULES[door]
 
     async def close(self) -> None:
         if self.counters is not None:
@@ -70,6 +68,14 @@ class Gate:
         """A name for the store that only holders of the secret can derive."""
         text = "\0".join(map(str, parts)).encode("utf-8", "backslashreplace").decode()
         return self._keys.mac("throttling", text)[:32]
+
+    def bucket(self, door: Door | str, whom: Whom, quota: Quota, owner: str, *of: object) -> Bucket:
+        """Return what tries of this kind are counted in."""
+        return Bucket(whom, quota, self.key(door, whom, quota.seconds, *of), owner)
+
+    def _writes_of(self, user_id: int) -> Window:
+        (quota,) = self._writes[Whom.account]
+        return self.bucket(Door.write, Whom.account, quota, f"user {user_id}", user_id)
 
 
 class Attempt:
@@ -85,11 +91,12 @@ class Attempt:
         self.is_first_refusal = False  # of this limit, in its present window
         self._gate = gate
         self._counters = gate.counters
-        self._rules = RULES[door] if gate.counters else {}
+        self._rules = gate.rules(door)
         self._network = network
-        self._taken: list[_Bucket] = []  # counts if it was wrong
-        self._spent: list[_Bucket] = []  # counts whatever came of it, if it was tried at all
-        self._claimed: dict[str, int] = {}
+        self._block = block_of(network)
+        self._taken: list[Bucket] = []  # counts if it was wrong
+        self._spent: list[Bucket] = []  # counts whatever came of it, if it was tried at all
+        self._claimed: list[Window] = []
         self._headers: dict[str, str] = {}
 
     async def enter(self) -> None:
@@ -99,9 +106,7 @@ class Attempt:
             await self._enter()
 
     async def _enter(self) -> None:
-        wanted = self._buckets(Whom.network, self._network)
-        if block := _block_of(self._network):
-            wanted += self._buckets(Whom.network, block, times=BLOCK)
+        wanted = self._of_network(Whom.network)
         if Whom.account not in self._rules:
             wanted += self._buckets(Whom.everyone)
         await self._take(wanted)
@@ -116,6 +121,7 @@ class Attempt:
     ) -> None:
         """Count it for an account, by its `email_key`; call it before anything is verified.
 
+        The empty key stands for all that can be no account's.
         `known_ips` are addresses the account was logged in at. Whoever is logged in
         (`session_id`) is no stranger wherever they are.
         """
@@ -127,30 +133,44 @@ class Attempt:
         known = self._network in {network_of(ip) for ip in known_ips}
         # Asked about nobody too: it takes as long.
         if not known and not await self._is_trusted(user_id or 0):
-            wanted += self._buckets(Whom.strangers, account) + self._buckets(Whom.everyone)
+            wanted += self._buckets(Whom.strangers, account) if account else []
+            wanted += self._buckets(Whom.everyone)
         await self._take(wanted)
 
     async def move_to(self, door: Door) -> None:
         """It turns out to be a try at another door: count it there instead."""
         await self._add(self._taken, -1)
         self.door, self._taken = door, []
-        self._rules = RULES[door] if self._counters else {}
+        self._rules = self._gate.rules(door)
         await self.enter()
 
     async def failed(self, error: BaseException) -> None:
-        """It ended with an error. Raises TooManyRequests for one wrong token too many."""
+        """It ended with an error. Raises TooManyRequests for one wrong token, or one request
+        with invalid input, too many: right and valid ones are let through all the same."""
         if self.door in AFTERWARDS and isinstance(error, WRONG):
             await self._enter()
+        elif is_invalid(error):
+            await self._take(self._of_network(Whom.invalid, shared=True), [])
 
     async def spend(self, whom: Whom, of: object) -> None:
         """Count it for something, right or wrong."""
         await self._take(self._buckets(whom, of), self._spent)
 
+    async def register(self, address: str) -> None:
+        """Count it for an address, by its `email_key`, which is mailed a welcome."""
+        await self.spend(Whom.address, mailbox_of(address))
+
+    async def write(self, user_id: int) -> None:
+        """Count it for an account that writes posts."""
+        self.user_id = user_id
+        await self._take(self._buckets(Whom.account, user_id))
+
     async def claim(self, what: str) -> bool:
         """Whether nobody else is at something right now; until this try is settled it is theirs."""
         if self._counters is None:
             return True
-        wanted = {self._gate.key("claim", what): _CLAIM_SECONDS}
+        # Whoever claims it has reached the limit: it is not forgotten.
+        wanted = [Window(self._gate.key("claim", what), _CLAIM_SECONDS, 1, self._owner)]
         if await self._counters.add(wanted) == [1]:
             self._claimed = wanted
             return True
@@ -162,10 +182,10 @@ class Attempt:
 
         Then send nothing and answer as if it were sent, whoever has that address.
         """
-        buckets = self._buckets(Whom.address, address, shared=True)
+        buckets = self._buckets(Whom.address, mailbox_of(address), shared=True)
         self._spent += buckets
         await self._add(buckets)
-        full = [bucket for bucket in buckets if bucket.count > bucket.quota.tries]
+        full = [bucket for bucket in buckets if bucket.counted > bucket.quota.tries]
         for bucket in full:
             await self._note(bucket, bucket.quota.seconds)
         return not full
@@ -174,14 +194,14 @@ class Attempt:
         """Somebody has just proved that the account is theirs: this network is known from now."""
         if self._counters is not None:
             key = self._gate.key("trusted", user_id, self._network)
-            await self._counters.add({key: TRUST_SECONDS})
+            await self._counters.add([Window(key, TRUST_SECONDS, owner=self._owner)])
 
     async def settle(self, error: BaseException | None) -> None:
         """Give back what does not count; `error` is what it ended with."""
-        was_tried = _was_tried(error)
-        if not (was_tried if self.door in COUNTS_ALL else isinstance(error, WRONG)):
+        tried = was_tried(error)
+        if not (tried if self.door in COUNTS_ALL else isinstance(error, WRONG)):
             await self._add(self._taken, -1)
-        if not was_tried:
+        if not tried:
             await self._add(self._spent, -1)
         if self._counters is not None:
             await self._counters.add(self._claimed, -1)
@@ -192,7 +212,7 @@ class Attempt:
         """The limit that is closest, as draft-ietf-httpapi-ratelimit-headers has it."""
         return self._headers
 
-    async def _take(self, wanted: list[_Bucket], kept: list[_Bucket] | None = None) -> None:
+    async def _take(self, wanted: list[Bucket], kept: list[Bucket] | None = None) -> None:
         if not wanted:
             return
         # Looked at first: where the limit was reached, those who are refused change nothing.
@@ -203,22 +223,24 @@ class Attempt:
         if not full:
             (self._taken if kept is None else kept).extend(wanted)
             await self._add(wanted)
-            full = [bucket for bucket in wanted if bucket.count > bucket.quota.tries]
+            full = [bucket for bucket in wanted if bucket.counted > bucket.quota.tries]
         if full:
             raise await self._refusal(full)
 
-    async def _refusal(self, full: Iterable[_Bucket]) -> TooManyRequests:
+    async def _refusal(self, full: Iterable[Bucket]) -> TooManyRequests:
         assert self._counters is not None
-        waits = [(await self._counters.seconds_left(bucket.key), bucket) for bucket in full]
+        waits = [(await self._counters.seconds_left(bucket), bucket) for bucket in full]
         seconds, bucket = max(waits, key=lambda wait: wait[0])
         await self._note(bucket, seconds)
-        self._show(bucket, left=0, seconds=seconds)
+        self._headers = bucket.headers(self.door, left=0, seconds=seconds)
         return TooManyRequests(retry_after=seconds)
 
-    async def _note(self, bucket: _Bucket, seconds: int) -> None:
+    async def _note(self, bucket: Bucket, seconds: int) -> None:
         assert self._counters is not None
         self.refused_by = (bucket.whom, bucket.quota)
-        self.is_first_refusal = await self._counters.add({f"{bucket.key}:noted": seconds}) == [1]
+        # It is kept for as long as the limit is: what is written down once is not forgotten.
+        noted = Window(f"{bucket.key}:noted", seconds, 1, self._owner)
+        self.is_first_refusal = await self._counters.add([noted]) == [1]
 
     async def _is_trusted(self, user_id: int) -> bool:
         return any(await self._count([self._gate.key("trusted", user_id, self._network)]))
@@ -226,68 +248,43 @@ class Attempt:
     async def _count(self, keys: Sequence[str]) -> list[int]:
         return await self._counters.count(keys) if self._counters else []
 
-    async def _add(self, buckets: Sequence[_Bucket], amount: int = 1) -> None:
+    async def _add(self, buckets: Sequence[Bucket], amount: int = 1) -> None:
         if self._counters is not None:
-            windows = {bucket.key: bucket.quota.seconds for bucket in buckets}
-            counts = await self._counters.add(windows, amount)
+            counts = await self._counters.add(buckets, amount)
             for bucket, count in zip(buckets, counts, strict=True):
-                bucket.count = count
+                bucket.counted = count
+
+    @property
+    def _owner(self) -> str:
+        """Whose share of the memory its counters take: whoever has a /48 has one."""
+        return self._block or self._network
+
+    def _of_network(self, whom: Whom, *, shared: bool = False) -> list[Bucket]:
+        wanted = self._buckets(whom, self._network, shared=shared)
+        if self._block:
+            wanted += self._buckets(whom, self._block, shared=shared, times=BLOCK)
+        return wanted
 
     def _buckets(
         self, whom: Whom, *of: object, shared: bool = False, times: int = 1
-    ) -> list[_Bucket]:
+    ) -> list[Bucket]:
         """One for each quota, the shortest first; `shared` by all doors, so many `times` as
         large."""
         door = "" if shared else self.door
         quotas = [Quota(each.tries * times, each.seconds) for each in self._rules.get(whom, ())]
-        return [
-            _Bucket(whom, quota, self._gate.key(door, whom, quota.seconds, *of)) for quota in quotas
-        ]
+        # What counts for everyone is lost with nobody's share.
+        owner = whom if whom is Whom.everyone else self._owner
+        return [self._gate.bucket(door, whom, quota, owner, *of) for quota in quotas]
 
     async def _show_what_is_left(self) -> None:
         shown = [bucket for bucket in self._taken if bucket.whom in _SHOWN]
         if self._headers or not shown:
             return
         assert self._counters is not None
-        closest = min(shown, key=_left)
-        seconds = await self._counters.seconds_left(closest.key)
-        self._show(closest, left=_left(closest), seconds=seconds)
-
-    def _show(self, bucket: _Bucket, *, left: int, seconds: int) -> None:
-        name, quota = f'"{self.door}-{bucket.whom}"', bucket.quota
-        self._headers = {
-            "RateLimit-Policy": f"{name};q={quota.tries};w={quota.seconds}",
-            "RateLimit": f"{name};r={left};t={seconds}",
-        }
-
-
-def _was_tried(error: BaseException | None) -> bool:
-    """Whether a try came to a decision. Invalid input did not, nor what failed on our side: whoever
-    tries again through an outage has used nothing up."""
-    if error is None:
-        return True
-    return isinstance(error, AppError) and not isinstance(error, _UNDECIDED)
-
-
-def _left(bucket: _Bucket) -> int:
-    return max(0, bucket.quota.tries - bucket.count)
-
-
-def network_of(ip: str) -> str:
-    """Whom an address belongs to: itself (IPv4), the first 64 bits (IPv6); else as it is."""
-    try:
-        address = ip_address(ip)
-    except ValueError:
-        return ip
-    if isinstance(address, IPv6Address):
-        mapped = address.ipv4_mapped
-        return str(mapped) if mapped else address.packed[:8].hex()
-    return str(address)
-
-
-def _block_of(network: str) -> str | None:
-    """The /48 of an IPv6 network of `network_of`; None for anything else."""
-    return f"{network[:12]}/48" if _IPV6_NETWORK.fullmatch(network) else None
+        closest = min(shown, key=lambda bucket: bucket.left)
+        # No window has begun where nothing is counted.
+        seconds = await self._counters.seconds_left(closest) if closest.counted else closest.seconds
+        self._headers = closest.headers(self.door, left=closest.left, seconds=seconds)
 
 
 def gate_of(settings: Settings) -> Gate:
@@ -296,4 +293,5 @@ def gate_of(settings: Settings) -> Gate:
     if not settings.rate_limit_enabled:
         return Gate(None, keys)
     prefix = f"cimiento-limits-{keys.newest_id}"
-    return Gate(Counters(prefix=prefix, redis_url=settings.redis_url), keys)
+    counters = Counters(prefix=prefix, redis_url=settings.redis_url)
+    return Gate(counters, keys, posts_per_minute=settings.posts_per_minute)

@@ -30,7 +30,7 @@ ADMIN = {"--email": "boss@example.com", "--name": "Boss", "--password": PASSWORD
 
 PURGED = (
     *("mails", "posts", "users", "roles", "sessions", "refresh tokens", "links"),
-    *("idempotency keys", "events"),
+    *("idempotency keys", "tags", "old mails", "events"),
 )
 
 

@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from limits.aio.storage import memory
 from sqlalchemy import select
 
-from app.core import counters
+from app.core import counters, local_counters
 from app.models.audit import AuditAct, AuditEvent
 from app.quotas import RULES, Door, Quota, Whom
 from tests.support import links
@@ -45,7 +44,7 @@ async def client(client: Client, tmp_path: Path) -> AsyncIterator[Client]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return clock_in(monkeypatch, memory, counters)
+    return clock_in(monkeypatch, local_counters, counters)
 
 
 async def hits(client: Client) -> list[AuditEvent]:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from limits.aio.storage import memory
 from sqlalchemy import func, select
 
-from app.core import counters
+from app.core import counters, local_counters
+from app.core.groups import network_of
+from app.core.local_counters import LocalCounters
 from app.models.audit import AuditAct, AuditEvent
 from app.models.outbox import Mail
 from app.quotas import RULES, Door, Quota, Whom
-from app.throttling import network_of
 from tests.support import faults
 from tests.support.client import PASSWORD, Client
 from tests.support.clock import Clock, clock_in
@@ -48,7 +48,7 @@ async def client(client: Client, tmp_path: Path) -> AsyncIterator[Client]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return clock_in(monkeypatch, memory, counters)
+    return clock_in(monkeypatch, local_counters, counters)
 
 
 async def test_registrations_are_limited_right_or_wrong(client: Client) -> None:
@@ -213,14 +213,15 @@ async def test_without_limits_nothing_is_counted(client: Client, tmp_path: Path)
         assert await free.app.state.gate.attempt(Door.forgot, ip=HOME).may_mail(email)
 
 
-async def test_a_flood_cannot_fill_the_memory(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(counters, "_MAX_KEYS_OF_SHARD", 3)
-    for number in range(100):
-        await try_login(client, f"nobody{number}@example.com", WRONG, ip=f"10.0.0.{number}")
-    kept = [len(shard.storage) for shard in client.app.state.gate.counters._shards]
-    assert max(kept) <= 3
+async def test_a_flood_cannot_fill_the_memory(client: Client) -> None:
+    counters = client.app.state.gate.counters
+    counters.here = LocalCounters(max_keys=30)
+    email = await email_of(client)
+    assert await fail_to_login(client, email, ips=strangers(10)) == [401] * 10
+    for number in range(60):
+        await try_login(client, f"nobody{number}@example.com", WRONG, ip=f"10.0.9.{number}")
+        assert len(counters.here) <= 30
+    assert await fail_to_login(client, email, ips=strangers(12)[10:]) == [429] * 2
 
 
 async def test_scripts_of_other_origins_may_read_the_limits(client: Client, tmp_path: Path) -> None:

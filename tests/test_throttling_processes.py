@@ -155,3 +155,31 @@ async def test_behind_a_proxy_the_last_hop_it_names_counts(
         lines = [line for line in server.log if line["message"] == "request"]
     assert statuses == [401] * 10 + [429] * 2
     assert Counter(line["ip"] for line in lines) == {HOME: 2, "203.0.113.9": 12}
+
+
+async def test_two_processes_count_the_posts_of_an_account_together(
+    tmp_path: Path, shared: dict[str, str]
+) -> None:
+    """Of twenty in parallel as many are written as one process would have written."""
+    env = shared | {"POSTS_PER_MINUTE": "5"}
+    async with (
+        serving(tmp_path, env) as one,
+        serving(tmp_path, env) as other,
+        httpx2.AsyncClient(timeout=60) as http,
+    ):
+        await register(http, one)
+        token = (await login(http, one, PASSWORD)).json()["access_token"]
+        headers = {"Authorization": f"Bearer {token}"}
+        post = {"title": "Hello", "content": ""}
+        answers = await asyncio.gather(
+            *(
+                http.post(f"{server.url}{API}/posts", json=post, headers=headers)
+                for server in (one, other)
+                for _ in range(10)
+            )
+        )
+    assert Counter(answer.status_code for answer in answers) == {201: 5, 429: 15}
+    for answer in answers:
+        if answer.status_code == 429:
+            assert 0 < int(answer.headers["retry-after"]) <= 60
+            assert answer.headers["ratelimit-policy"] == '"write-account";q=5;w=60'

@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 
 from app.core import counters
 from app.core.counters import REDIS_PAUSE_SECONDS, REDIS_SECONDS, Counters
+from app.core.local_counters import Window
 from app.main import create_app
 from tests.conftest import make_settings
 from tests.support.client import Client
@@ -33,6 +34,7 @@ from tests.support.logs import Output
 from tests.support.proxy import Proxy, proxy_for
 
 HOME = "198.51.100.7"
+KEY = Window("key", 5)
 STRANGERS = [f"10.0.{number}.1" for number in range(60)]
 
 
@@ -141,13 +143,13 @@ async def test_a_busy_process_does_not_take_redis_for_dead(monkeypatch: pytest.M
     """What counts is how long it waited for Redis, not for its turn."""
     monkeypatch.setattr(counters, "REDIS_SECONDS", 0.1)
     counting = Counters(prefix=f"cimiento-test-{time.time_ns()}", redis_url=REDIS_URL)
-    assert await counting.add({"key": 5}) == [1]
+    assert await counting.add([KEY]) == [1]
 
     async def busy() -> None:
         time.sleep(0.2)  # noqa: ASYNC251 that is what a busy loop is
 
     blocked = asyncio.create_task(busy())
-    assert await counting.add({"key": 5}) == [2]
+    assert await counting.add([KEY]) == [2]
     await blocked
     assert not counting._is_down
     await counting.close()
@@ -157,11 +159,11 @@ async def test_a_busy_process_does_not_take_redis_for_dead(monkeypatch: pytest.M
 async def test_a_step_back_after_the_window_does_not_count() -> None:
     for url in (None, REDIS_URL):
         counting = Counters(prefix=f"cimiento-test-{time.time_ns()}", redis_url=url)
-        assert await counting.add({"key": 5}, -1) == [0]
-        assert await counting.add({"key": 5}) == [1]
-        assert await counting.add({"key": 5}, -1) == [0]
-        assert 1 <= await counting.seconds_left("key") <= 5
-        assert await counting.seconds_left("other") == 1
+        assert await counting.add([KEY], -1) == [0]
+        assert await counting.add([KEY]) == [1]
+        assert await counting.add([KEY], -1) == [0]
+        assert 1 <= await counting.seconds_left(KEY) <= 5
+        assert await counting.seconds_left(Window("other", 5)) == 1
         await counting.close()
 
 

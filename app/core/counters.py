@@ -7,12 +7,15 @@ import logging
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from app.core.local_counters import LocalCounters, Window
+
 if TYPE_CHECKING:
-    from limits.aio.storage import MemoryStorage, RedisStorage, Storage
+    from redis.asyncio import Redis
+    from redis.commands.core import AsyncScript
 
 T = TypeVar("T")
 log = logging.getLogger("app.counters")
@@ -24,9 +27,21 @@ _REDIS_CONNECTIONS = 20
 # The client's own, if ours should not end it.
 _SOCKET_SECONDS = 2.0
 _REDIS_PATH = re.compile(r"(/[0-9]*)?")
-# The library looks through all keys of a store at every step: many small ones, so that it is few.
-_SHARDS = 64
-_MAX_KEYS_OF_SHARD = 1_000
+# One step for each key. What is back at 0 is deleted, in the same step: nobody counts in between.
+_ADD = """
+local counts = {}
+for place, key in ipairs(KEYS) do
+  local count = redis.call("INCRBY", key, ARGV[1])
+  if count <= 0 then
+    redis.call("DEL", key)
+    count = 0
+  elseif count == tonumber(ARGV[1]) then
+    redis.call("EXPIRE", key, ARGV[place + 1])
+  end
+  counts[place] = count
+end
+return counts
+"""
 
 
 class Counters:
@@ -37,60 +52,58 @@ class Counters:
     """
 
     def __init__(self, *, prefix: str, redis_url: str | None = None) -> None:
-        # Imported when one is made: the library costs 0.2 s, and the Redis client twice as much.
-        from limits.aio.storage import MemoryStorage  # noqa: PLC0415 see above
-
-        self._new_shard = MemoryStorage
-        self._shards = [MemoryStorage() for _ in range(_SHARDS)]
-        self._pool: Any = _pool(redis_url) if redis_url else None
-        self._redis = _shared_storage(redis_url, prefix, self._pool) if redis_url else None
+        self.here = LocalCounters()
+        self._prefix = prefix
+        self._redis: Redis | None = None
+        self._script: AsyncScript | None = None
+        if redis_url:
+            self._redis, self._script = _connect(redis_url)
         self._is_down = False
         self._skip_until = 0.0
 
-    async def add(self, windows: Mapping[str, int], amount: int = 1) -> list[int]:
-        """Count `amount` for each key, over so many seconds; the counts afterwards.
-
-        -1 takes a step back, never below 0.
-        """
-        if not windows:
-            return []
-        here = [
-            await _never_below_0(
-                self._shard(key), key, seconds, await self._shard(key).incr(key, seconds, amount)
-            )
-            for key, seconds in windows.items()
-        ]
-        return await self._ask(lambda redis: _add_all(redis, windows, amount), here)
+    async def add(self, windows: Sequence[Window], amount: int = 1) -> list[int]:
+        """Count `amount` for each window and return the counts; -1 takes a step back, never
+        below 0."""
+        here = [self.here.add(window, amount) for window in windows]
+        script = self._script
+        if script is None or not windows:
+            return here
+        keys = self._names(window.key for window in windows)
+        arguments = [amount, *(window.seconds for window in windows)]
+        return await self._ask(lambda: script(keys, arguments), here)
 
     async def count(self, keys: Sequence[str]) -> list[int]:
-        """How much was counted in the present window of each key; at least one is asked for."""
-        here = [await self._shard(key).get(key) for key in keys]
-        return await self._ask(lambda redis: _count_all(redis, keys), here)
+        """Return how much was counted in the present window of each key (at least one)."""
+        here = [self.here.count(key) for key in keys]
+        redis = self._redis
+        if redis is None:
+            return here
+        counts = await self._ask(lambda: redis.mget(self._names(keys)), here)
+        return [int(count or 0) for count in counts]
 
-    async def seconds_left(self, key: str) -> int:
-        """Until the present window is over; at least 1."""
-        here = await self._shard(key).get_expiry(key)
-        expires_at = await self._ask(lambda redis: redis.get_expiry(key), here)
-        return max(1, math.ceil(expires_at - time.time()))
+    async def seconds_left(self, window: Window) -> int:
+        """Return the time until the present window is over, at least 1."""
+        left = self.here.seconds_left(window)
+        redis = self._redis
+        if redis is not None:
+            (name,) = self._names([window.key])
+            left = await self._ask(lambda: _seconds_left(redis, name), left)
+        return max(1, math.ceil(left))
 
     async def close(self) -> None:
         """Hang up; of no use afterwards."""
-        if self._pool is not None:
-            await self._pool.aclose()
+        if self._redis is not None:
+            await self._redis.connection_pool.aclose()
 
-    def _shard(self, key: str) -> MemoryStorage:
-        place = hash(key) % _SHARDS
-        # Rather forget some than fill the memory.
-        if len(self._shards[place].storage) >= _MAX_KEYS_OF_SHARD:
-            self._shards[place] = self._new_shard()
-        return self._shards[place]
+    def _names(self, keys: Iterable[str]) -> list[str]:
+        return [f"{self._prefix}:{key}" for key in keys]
 
-    async def _ask(self, question: Callable[[RedisStorage], Awaitable[T]], here: T) -> T:
-        """Redis's answer, or the one from here while there is none."""
-        if self._redis is None or not self._try_redis():
+    async def _ask(self, question: Callable[[], Awaitable[T]], here: T) -> T:
+        """Return Redis's answer, or the one from here while there is none."""
+        if not self._try_redis():
             return here
         try:
-            answer = await _in_time(question(self._redis))
+            answer = await _in_time(question())
         # What the client raises: its own errors, those of sockets, of TLS and of the protocol.
         except Exception as error:  # noqa: BLE001 see above
             self._skip_until = time.monotonic() + REDIS_PAUSE_SECONDS
@@ -147,37 +160,16 @@ def _pool(url: str) -> Any:
     )
 
 
-def _shared_storage(url: str, prefix: str, pool: Any) -> RedisStorage:
-    from limits.storage import storage_from_string  # noqa: PLC0415 see Counters
+def _connect(url: str) -> tuple[Redis, AsyncScript]:
+    from redis.asyncio import Redis  # noqa: PLC0415 costs half a second
 
-    storage = storage_from_string(
-        f"async+{url}", implementation="redispy", key_prefix=prefix, connection_pool=pool
-    )
-    return cast("RedisStorage", storage)
+    redis = Redis(connection_pool=_pool(url))
+    return redis, redis.register_script(_ADD)
 
 
-async def _add_all(redis: RedisStorage, windows: Mapping[str, int], amount: int) -> list[int]:
-    """The library's own step for each key, all of them in one message."""
-    bridge: Any = redis.bridge
-    async with bridge.get_connection().pipeline(transaction=False) as pipe:
-        for key, seconds in windows.items():
-            await bridge.lua_incr_expire([bridge.prefixed_key(key)], [seconds, amount], client=pipe)
-        counts = await pipe.execute()
-    return [
-        await _never_below_0(redis, key, seconds, count)
-        for (key, seconds), count in zip(windows.items(), counts, strict=True)
-    ]
-
-
-async def _count_all(redis: RedisStorage, keys: Sequence[str]) -> list[int]:
-    bridge: Any = redis.bridge
-    counts = await bridge.get_connection().mget(map(bridge.prefixed_key, keys))
-    return [int(count or 0) for count in counts]
-
-
-async def _never_below_0(storage: Storage, key: str, seconds: int, count: int) -> int:
-    # A step back that came after its window was over would be one too many in the next.
-    return count if count >= 0 else await storage.incr(key, seconds, -count)
+async def _seconds_left(redis: Redis, name: str) -> float:
+    milliseconds: int = await redis.pttl(name)
+    return milliseconds / 1_000
 
 
 async def _in_time(question: Awaitable[T]) -> T:

@@ -61,7 +61,7 @@ async def _admitted(database: Database, attempt: Attempt, email: str) -> users.C
         account = await users.find_credentials(session, email=email)
         user_id = account.id if account else None
         ips = await sessions.ips_of(session, user_id=user_id or 0)
-    await attempt.on_account(
-        email_key(normal_email(email) or email), known_ips=ips, user_id=user_id
-    )
+    # What is no address is no account's, and makes no counters of its own.
+    key = email_key(normal_email(email) or "")
+    await attempt.on_account(key, known_ips=ips, user_id=user_id)
     return account

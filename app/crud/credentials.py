@@ -3,6 +3,7 @@ the end of the account."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -34,15 +35,19 @@ class Confirmation:
     attempt: Attempt
     caller: Caller
 
-    async def account(self, password: str) -> User:
+    async def account(self, password: str, judge: Callable[[User], None] = lambda _: None) -> User:
         """Theirs, if it is their password; else WrongCurrentPassword, or TooManyRequests.
         InvalidToken when it has been deleted. No transaction is open while the password is
-        hashed."""
+        hashed.
+
+        `judge` may refuse what is wanted of the account, before anything is counted or hashed.
+        """
         caller = self.caller
         async with self.database.begin(readonly=True) as session:
             account = await session.scalar(select(User).where(User.id == caller.user_id))
         if account is None:
             raise InvalidToken
+        judge(account)
         await self.attempt.on_account(
             account.email_key, session_id=caller.session_id, user_id=caller.user_id
         )
@@ -65,10 +70,13 @@ async def change_password(
     Raises WrongCurrentPassword, and Invalid for a weak password. `session` holds no transaction
     while passwords are hashed.
     """
-    account, caller = await confirmation.account(current_password), confirmation.caller
-    users.refuse_weak(
-        new_password, policy, email=account.email, name=account.name, field="new_password"
-    )
+
+    def judge(account: User) -> None:
+        users.refuse_weak(
+            new_password, policy, email=account.email, name=account.name, field="new_password"
+        )
+
+    account, caller = await confirmation.account(current_password, judge), confirmation.caller
     password_hash = await confirmation.passwords.hash(new_password)
     await confirmation.attempt.spend(Whom.changes, caller.user_id)
     await authorization.begin(session, caller)

@@ -24,6 +24,7 @@ from app.reading import Query, Reader, Values
 from app.writing import Unit
 
 LIFETIME = timedelta(hours=24)
+REPLAYED = "Idempotency-Replayed"  # the header of an answer that was given before
 _PURPOSE = "idempotency"
 
 

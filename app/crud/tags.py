@@ -15,8 +15,11 @@ from app.reading import Query
 from app.schemas.tags import TagQuery
 from app.writing import Unit
 
+# Locked, so that none is purged as unused before the post that gets it is there.
 _NAMED = Query(
-    select(Tag.id, Tag.name).where(Tag.name.in_([bindparam(f"name_{n}") for n in range(MAX_TAGS)]))
+    select(Tag.id, Tag.name)
+    .where(Tag.name.in_([bindparam(f"name_{n}") for n in range(MAX_TAGS)]))
+    .with_for_update(read=True, key_share=True)
 )
 
 
@@ -25,10 +28,13 @@ def get_or_create(unit: Unit, *, names: list[str]) -> list[int]:
     if not names:
         return []
     wanted = {f"name_{n}": names[min(n, len(names) - 1)] for n in range(MAX_TAGS)}
-    known = {name for _, name in unit.rows(_NAMED, **wanted)}
-    for name in sorted(set(names) - known):
-        unit.insert_if_missing(Tag, name=name)
-    return [id_ for id_, _ in unit.rows(_NAMED, **wanted)]
+    found = unit.rows(_NAMED, **wanted)
+    # Over again for one that was purged between the two.
+    while missing := sorted(set(names) - {name for _, name in found}):
+        for name in missing:
+            unit.insert_if_missing(Tag, name=name)
+        found = unit.rows(_NAMED, **wanted)
+    return [id_ for id_, _ in found]
 
 
 _COUNTED = (

@@ -14,7 +14,7 @@ from app.core.exceptions import (
 )
 from app.crud import accounts, auth, users
 from app.models.users import email_key
-from app.quotas import Door, Whom
+from app.quotas import Door
 from app.routers.bodies import StrictRoute
 from app.routers.creating import PublicCreation, made
 from app.routers.deps import (
@@ -58,11 +58,12 @@ async def register(
 ) -> Response:
     """Make an account. A welcome mail follows, with a link that confirms the address."""
     policy, keys = settings.password_policy, settings.keys
-
+    # Before anything is counted for an address: what is refused leaves no trace of it.
+    users.refuse_weak(data.password, policy, email=data.email, name=data.name)
     await creation.take_turn(attempt.claim)
 
     async def make() -> Json:
-        await attempt.spend(Whom.address, email_key(data.email))
+        await attempt.register(email_key(data.email))
         user = await users.register(
             session, data=data, passwords=passwords, policy=policy, keys=keys
         )

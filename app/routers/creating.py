@@ -24,7 +24,7 @@ from starlette.responses import Response
 from app.core.exceptions import Conflict, FieldError, Invalid, StillUnderWay
 from app.core.permissions import Caller, Permission
 from app.crud import accounts, authorization, idempotency
-from app.crud.idempotency import Answer, Kept, Key, Replay
+from app.crud.idempotency import REPLAYED, Answer, Kept, Key, Replay
 from app.models.users import email_key
 from app.quotas import Door
 from app.routers.bodies import loads
@@ -35,7 +35,7 @@ from app.schemas.users import normal_email
 from app.writing import Unit, in_session
 
 C = TypeVar("C", bound=Caller | None)
-HEADER, REPLAYED = "Idempotency-Key", "Idempotency-Replayed"
+HEADER = "Idempotency-Key"
 MAX_KEY = 255
 _KEY = re.compile(rb"[!-~]{1,%d}" % MAX_KEY)
 _NAME = HEADER.lower().encode()

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
 
 from app.core.context import request_context
 from app.core.exceptions import TooManyRequests
+from app.core.outcomes import is_invalid, was_tried
+from app.core.permissions import Caller, Permission
+from app.core.problems import problem
 from app.crud import audit
 from app.crud.credentials import Confirmation
-from app.crud.idempotency import Replay
+from app.crud.idempotency import REPLAYED, Replay
 from app.database import Database
 from app.models.audit import AuditAct
 from app.quotas import Door
-from app.routers.deps import CurrentCaller, DatabaseDep, PasswordsDep
+from app.routers.deps import CurrentCaller, DatabaseDep, PasswordsDep, who_may
 from app.throttling import Attempt, Gate
+
+_REACHED = "cimiento.door"
 
 
 class AtDoor:
@@ -30,11 +39,18 @@ class AtDoor:
         self.door = door
 
     async def __call__(self, request: Request) -> AsyncIterator[Attempt]:
+        async with self.attempt(request) as attempt:
+            await attempt.enter()
+            yield attempt
+
+    @asynccontextmanager
+    async def attempt(self, request: Request) -> AsyncIterator[Attempt]:
+        """A try that has not been counted yet, settled at the end of the block."""
+        request.scope[_REACHED] = True
         gate: Gate = request.app.state.gate
         attempt = gate.attempt(self.door, ip=request_context().ip)
         outcome: BaseException | None = None
         try:
-            await attempt.enter()
             yield attempt
         except BaseException as error:
             outcome = error
@@ -64,6 +80,95 @@ RegisterAttempt = Annotated[Attempt, limited(Door.register)]
 ResetAttempt = Annotated[Attempt, limited(Door.reset)]
 ForgotAttempt = Annotated[Attempt, limited(Door.forgot)]
 ResendAttempt = Annotated[Attempt, limited(Door.resend)]
+
+
+# --- Input that is refused before its operation reaches the door -----------------------------
+
+
+def count_unread(app: FastAPI) -> None:
+    """Count bodies that cannot be read at the door they were sent to; in front of the handlers
+    that are there by now."""
+    for kind in (HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _counting(app.exception_handlers[kind]))
+
+
+def _counting(answer: Any) -> Any:
+    async def count(request: Request, error: Exception) -> Response:
+        is_unread = is_invalid(error) and _REACHED not in request.scope
+        if is_unread and (door := _door_of(request.scope.get("route"))):
+            try:
+                async with door.attempt(request):
+                    raise error
+            except TooManyRequests as refusal:
+                return problem(refusal, request.scope)
+            except type(error):
+                pass
+        response: Response = await answer(request, error)
+        return response
+
+    return count
+
+
+def _door_of(route: BaseRoute | None) -> AtDoor | None:
+    wanted = [getattr(route, "dependant", None)]
+    for dependant in filter(None, wanted):
+        if isinstance(dependant.call, AtDoor):
+            return dependant.call
+        wanted += dependant.dependencies
+    return None
+
+
+# --- Writing: how many posts an account may write a minute -----------------------------------
+
+
+_REPLAY = (REPLAYED.lower().encode(), b"true")
+# Who edits posts, as known before the transaction: that is begun by the operation's own gate.
+_Editor = Annotated[Caller, who_may(Permission.posts_write, Permission.posts_moderate)]
+
+
+class Writing(AtDoor):
+    """Counts a change of a post for the caller's account, before its transaction begins."""
+
+    def __init__(self) -> None:
+        super().__init__(Door.write)
+
+    async def __call__(  # type: ignore[override]  # more than a request
+        self, request: Request, caller: _Editor
+    ) -> AsyncIterator[Attempt]:
+        async with self.attempt(request) as attempt:
+            await attempt.write(caller.user_id)
+            yield attempt
+
+    async def new(
+        self, request: Request, user_id: int, write: Callable[[], Awaitable[Response]]
+    ) -> Response:
+        """Count a new post and write it. The same as the dependency, in a tenth of the time."""
+        gate: Gate = request.app.state.gate
+        counters = gate.counters
+        if counters is None or not gate.limits_writing:
+            return await write()
+        counted = [gate.writes_of(user_id)]
+        if (await counters.add(counted))[0] > counted[0].limit:
+            await counters.add(counted, -1)
+            async with self.attempt(request) as attempt:
+                await attempt.write(user_id)
+                return await write()
+        try:
+            response = await write()
+        except BaseException as error:
+            if not was_tried(error):
+                await counters.add(counted, -1)
+            raise
+        if _REPLAY in response.raw_headers:
+            await counters.add(counted, -1)
+        return response
+
+
+writing = Writing()
+WRITES = Depends(writing, scope="function")
+
+
+# --- The password, asked for again -----------------------------------------------------------
 
 
 async def _confirmation(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 
-from app.core.exceptions import AuthorDeleted, PreconditionFailed
+from app.core.exceptions import AuthorDeleted, PreconditionFailed, TooManyRequests
 from app.crud import posts
 from app.models.posts import Post, PostStatus
 from app.routers.bodies import StrictRoute
@@ -22,6 +23,7 @@ from app.routers.deps import (
     pages_of,
     reader_of,
 )
+from app.routers.doors import WRITES, writing
 from app.routers.etags import etag
 from app.routers.lists import Json, listed, parsed
 from app.routers.responses import problems
@@ -43,7 +45,7 @@ async def list_posts(caller: MaybeCaller, query: PostQuery, request: Request) ->
     return listed(request, page)
 
 
-@router.post("", status_code=201, response_model=schemas.Post)
+@router.post("", status_code=201, response_model=schemas.Post, responses=problems(TooManyRequests))
 async def create_post(
     data: schemas.PostCreate, creation: PostCreation, request: Request
 ) -> Response:
@@ -53,7 +55,7 @@ async def create_post(
         post = posts.create(unit, caller=creation.caller, data=data)
         return made(post, at=location(request, post["id"]), tag=etag(post["version"]))
 
-    return await creation.run(write)
+    return await writing.new(request, creation.caller.user_id, partial(creation.run, write))
 
 
 @router.get("/{post_id}", response_model=schemas.Post, openapi_extra={"security": [{}]})
@@ -63,7 +65,7 @@ async def get_post(post_id: Id, caller: MaybeCaller, request: Request) -> Json:
     return Json(post, {"ETag": etag(post["version"])})
 
 
-@router.patch("/{post_id}", response_model=schemas.Post, responses=_STALE)
+@router.patch("/{post_id}", response_model=schemas.Post, responses=_STALE, dependencies=[WRITES])
 async def update_post(
     data: schemas.PostUpdate, post: PostForUpdate, session: SessionDep, response: Response
 ) -> Post:
@@ -81,13 +83,19 @@ async def delete_post(post: PostForUpdate, session: SessionDep) -> None:
     "/{post_id}/restore",
     response_model=schemas.Post,
     responses=problems(AuthorDeleted, PreconditionFailed),
+    dependencies=[WRITES],
 )
 async def restore_post(post: PostForRestore, session: SessionDep, response: Response) -> Post:
     """Take a post out of the trash."""
     return _tagged(await posts.restore(session, post=post), response)
 
 
-@router.put("/{post_id}/publication", response_model=schemas.Post, responses=_STALE)
+@router.put(
+    "/{post_id}/publication",
+    response_model=schemas.Post,
+    responses=_STALE,
+    dependencies=[WRITES],
+)
 async def publish_post(post: PostForUpdate, session: SessionDep, response: Response) -> Post:
     """Publish a post."""
     published = await posts.set_status(session, post=post, status=PostStatus.published)

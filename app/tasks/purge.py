@@ -15,13 +15,18 @@ from app.models.base import utc_now
 
 
 async def purge(database: Database, settings: Settings) -> dict[str, int]:
-    """Delete for good what was in the trash longer than TRASH_DAYS, audit events older than
-    AUDIT_DAYS, and what has expired; counts by name. Harmless when run twice, also at the same
-    time."""
-    now, days = utc_now(), settings.audit_days
+    """Delete for good what was in the trash longer than TRASH_DAYS, mails sent or given up longer
+    than OUTBOX_DAYS ago, audit events older than AUDIT_DAYS, tags that no post has, and what has
+    expired; counts by name. Harmless when run twice, also at the same time."""
+    now = utc_now()
     counts = await empty(database, before=now - timedelta(days=settings.trash_days))
-    old_events = partial(audit.purge, before=now - timedelta(days=days))
-    counts["events"] = await _in_batches(database, old_events, audit.PURGE_BATCH) if days else 0
+    counts["tags"] = await _purge_tags(database)
+    for name, days, delete, size in (
+        ("old mails", settings.outbox_days, trash.forget_mails, trash.BATCH),
+        ("events", settings.audit_days, audit.purge, audit.PURGE_BATCH),
+    ):
+        old = partial(delete, before=now - timedelta(days=days))
+        counts[name] = await _in_batches(database, old, size) if days else 0
     return counts
 
 
@@ -32,6 +37,17 @@ async def empty(database: Database, *, before: datetime) -> dict[str, int]:
         forget = partial(trash.forget, name=name, before=before)
         counts[name] = await _in_batches(database, forget, trash.BATCH)
     return counts
+
+
+async def _purge_tags(database: Database) -> int:
+    total = last = 0
+    while True:
+        async with database.begin(readonly=True) as session:
+            last, unused = await trash.find_unused_tags(session, after=last)
+        if unused:
+            total += await database.run(partial(trash.forget_tags, ids=unused))
+        if not last:
+            return total
 
 
 async def _in_batches(

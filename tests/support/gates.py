@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app import throttling
-from app.quotas import RULES, Door, Quota, Whom
+from app.quotas import Door, Quota, Whom
 from tests.support.apps import client_of
 from tests.support.client import API, PASSWORD, Client
 
@@ -90,8 +90,10 @@ def strangers(count: int) -> list[str]:
 
 def quotas(monkeypatch: pytest.MonkeyPatch, door: Door, **by_whom: tuple[Quota, ...]) -> None:
     """Other limits at a door."""
-    changed = {**RULES[door], **{Whom(name): given for name, given in by_whom.items()}}
-    monkeypatch.setattr(throttling, "RULES", {**RULES, door: changed})
+    # What an earlier call has changed stays changed.
+    rules = vars(throttling)["RULES"]
+    changed = {**rules[door], **{Whom(name): given for name, given in by_whom.items()}}
+    monkeypatch.setattr(throttling, "RULES", {**rules, door: changed})
 
 
 async def email_of(client: Client, ip: str = HOME) -> str:
