@@ -8,10 +8,8 @@ what strangers have; networks that the account is known from have a limit of the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
 
 from app.config import Settings
 from app.core.counters import Counters
@@ -29,13 +27,13 @@ from app.core.exceptions import (
     WrongCurrentPassword,
 )
 from app.core.keys import SecretKeys
+from app.core.networks import block_of, network_of
 from app.quotas import AFTERWARDS, BLOCK, COUNTS_ALL, RULES, TRUST_SECONDS, Door, Quota, Whom
 
 WRONG = (
     *(InvalidCredentials, InvalidRefreshToken, InvalidOneTimeToken, WrongCurrentPassword),
     IdempotencyKeyReused,
 )
-_IPV6_NETWORK = re.compile(r"[0-9a-f]{16}")
 _UNDECIDED = (Invalid, StillUnderWay, TooManyRequests, InternalError, Unavailable)
 _CLAIM_SECONDS = 15  # longer than a request takes: whoever died at it is in the way
 _SHOWN = (Whom.network, Whom.account)
@@ -100,7 +98,7 @@ class Attempt:
 
     async def _enter(self) -> None:
         wanted = self._buckets(Whom.network, self._network)
-        if block := _block_of(self._network):
+        if block := block_of(self._network):
             wanted += self._buckets(Whom.network, block, times=BLOCK)
         if Whom.account not in self._rules:
             wanted += self._buckets(Whom.everyone)
@@ -271,23 +269,6 @@ def _was_tried(error: BaseException | None) -> bool:
 
 def _left(bucket: _Bucket) -> int:
     return max(0, bucket.quota.tries - bucket.count)
-
-
-def network_of(ip: str) -> str:
-    """Whom an address belongs to: itself (IPv4), the first 64 bits (IPv6); else as it is."""
-    try:
-        address = ip_address(ip)
-    except ValueError:
-        return ip
-    if isinstance(address, IPv6Address):
-        mapped = address.ipv4_mapped
-        return str(mapped) if mapped else address.packed[:8].hex()
-    return str(address)
-
-
-def _block_of(network: str) -> str | None:
-    """The /48 of an IPv6 network of `network_of`; None for anything else."""
-    return f"{network[:12]}/48" if _IPV6_NETWORK.fullmatch(network) else None
 
 
 def gate_of(settings: Settings) -> Gate:

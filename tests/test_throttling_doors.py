@@ -13,10 +13,10 @@ from limits.aio.storage import memory
 from sqlalchemy import func, select
 
 from app.core import counters
+from app.core.networks import network_of
 from app.models.audit import AuditAct, AuditEvent
 from app.models.outbox import Mail
 from app.quotas import RULES, Door, Quota, Whom
-from app.throttling import network_of
 from tests.support import faults
 from tests.support.client import PASSWORD, Client
 from tests.support.clock import Clock, clock_in

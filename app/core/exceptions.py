@@ -30,6 +30,7 @@
     ├── TooManyRequests             429  too_many_requests
     ├── InternalError               500  internal_error
     └── Unavailable                 503  service_unavailable
+        ├── Overloaded              503  service_unavailable
         └── NotReady                503  not_ready
 
 Title, detail, cause and remedy of each code live in `app/locales/`; `/errors/<code>` shows them.
@@ -212,6 +213,10 @@ class Unavailable(AppError):
 
     def __init__(self, **params: object) -> None:
         super().__init__(headers={"Retry-After": RETRY_AFTER_SECONDS}, **params)
+
+
+class Overloaded(Unavailable):
+    """More passwords are to be hashed than the processors can in time; nothing was tried."""
 
 
 class NotReady(Unavailable):

@@ -3,6 +3,7 @@ the end of the account."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -34,9 +35,17 @@ class Confirmation:
     attempt: Attempt
     caller: Caller
 
+    def slot(self) -> AbstractContextManager[None]:
+        """Hold a slot for all that is hashed within; raise Overloaded when there is none."""
+        return self.passwords.slot(f"user {self.caller.user_id}")
+
     async def account(self, password: str) -> User:
         """Theirs, if it is their password; else WrongCurrentPassword, or TooManyRequests. No
         transaction is open while the password is hashed."""
+        with self.slot():
+            return await self._account(password)
+
+    async def _account(self, password: str) -> User:
         caller = self.caller
         async with self.database.begin(readonly=True) as session:
             account = await session.scalar(select(User).where(User.id == caller.user_id))
@@ -62,11 +71,13 @@ async def change_password(
     Raises WrongCurrentPassword, and Invalid for a weak password. `session` holds no transaction
     while passwords are hashed.
     """
-    account, caller = await confirmation.account(current_password), confirmation.caller
-    users.refuse_weak(
-        new_password, policy, email=account.email, name=account.name, field="new_password"
-    )
-    password_hash = await confirmation.passwords.hash(new_password)
+    caller = confirmation.caller
+    with confirmation.slot():
+        account = await confirmation.account(current_password)
+        users.refuse_weak(
+            new_password, policy, email=account.email, name=account.name, field="new_password"
+        )
+        password_hash = await confirmation.passwords.hash(new_password)
     await confirmation.attempt.spend(Whom.changes, caller.user_id)
     user = await _lock_confirmed(session, account)
     audit.record(session, AuditAct.password_changed, user)

@@ -1,0 +1,25 @@
+"""Which network an address belongs to: what limits and queues count together."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv6Address, ip_address
+
+_IPV6_NETWORK = re.compile(r"[0-9a-f]{16}")
+
+
+def network_of(ip: str) -> str:
+    """Return whom an address belongs to: itself (IPv4), the first 64 bits (IPv6); else as it is."""
+    try:
+        address = ip_address(ip)
+    except ValueError:
+        return ip
+    if isinstance(address, IPv6Address):
+        mapped = address.ipv4_mapped
+        return str(mapped) if mapped else address.packed[:8].hex()
+    return str(address)
+
+
+def block_of(network: str) -> str | None:
+    """Return the /48 of an IPv6 network of `network_of`; None for anything else."""
+    return f"{network[:12]}/48" if _IPV6_NETWORK.fullmatch(network) else None
