@@ -28,6 +28,7 @@
     ├── Invalid                     422  validation_error
     │   └── IdempotencyKeyReused    422  idempotency_key_reused
     ├── TooManyRequests             429  too_many_requests
+    ├── HeadTooLarge                431  request_header_fields_too_large
     ├── InternalError               500  internal_error
     └── Unavailable                 503  service_unavailable
         ├── Overloaded              503  service_unavailable
@@ -202,6 +203,12 @@ class TooManyRequests(AppError):
 
     def __init__(self, *, retry_after: int) -> None:
         super().__init__(headers={"Retry-After": str(retry_after)}, seconds=retry_after)
+
+
+class HeadTooLarge(AppError):
+    """The request line and the headers go on for too long; the connection ends with this."""
+
+    status, code = 431, "request_header_fields_too_large"
 
 
 class InternalError(AppError):
