@@ -24,7 +24,7 @@ _PORTION = 8_192
 # Each byte of a body pays for so many of its framing: chunks of one byte are allowed.
 _FRAMING = 16
 # A refused client may go on sending for a while: closed at once, it might not see the answer.
-_LINGER_SECONDS = 1.0
+_LINGER_SECONDS = 2.0
 _LINGER_BYTES = 16 * 2**20
 
 
