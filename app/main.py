@@ -42,6 +42,7 @@ from app.routers import (
     tags,
     users,
 )
+from app.routers.admission import LoginAdmission
 from app.routers.shortcut import Shortcut
 from app.tasks.engine import engine_for
 from app.tasks.mail import mailer_for
@@ -154,6 +155,7 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """`core/middleware.py` lists them; the last one added is the first one met."""
     app.add_middleware(Recover, is_transient=database.is_transient, refusal_of=database.refusal_of)
+    app.add_middleware(LoginAdmission)
     app.add_middleware(Deadline, seconds=settings.request_timeout_seconds)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     if settings.cors_origins:

@@ -19,6 +19,8 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess, multiprocess
 
+from app.protocol import BoundedProtocol
+
 # Longer than proxies keep idle connections (nginx 60 s): the one that closes must be the one that
 # also sends, or now and then a request meets a connection that has just been closed.
 KEEP_ALIVE_SECONDS = 75
@@ -39,6 +41,9 @@ def serve(app: str, **options: Any) -> None:
         factory=True,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        http=BoundedProtocol,
+        # There are none; nobody need parse them.
+        ws="none",
         **options,
     )
     if config.workers > 1:

@@ -74,7 +74,7 @@ def look_around() -> Machine:
     can_pin = shutil.which("taskset") is not None and hasattr(os, "sched_getaffinity")
     cores = sorted(os.sched_getaffinity(0)) if can_pin else []
     server, load = cores[:2] if len(cores) > 1 else (None, None)
-    return Machine(_serving_python(), server, load)
+    return Machine(serving_python(), server, load)
 
 
 def pinned(command: list[str], core: int | None) -> list[str]:
@@ -117,7 +117,7 @@ def _peak_kib(pid: int) -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
-def _serving_python() -> Python:
+def serving_python() -> Python:
     """The virtualenv's Python, unless the system's is the same one built to be faster."""
     own = _probe(sys.executable)
     if own is None:

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
+from app.core.failures import RETRIES
 from app.crud import tags, trash
 from app.database import Database
 from app.models.base import utc_now
@@ -141,14 +142,14 @@ async def test_a_deadlock_of_the_purge_is_tried_again(client: Client) -> None:
     delete = partial(trash.forget_tags, ids=ids)
     transient, gone = faults.TRANSIENT[client.database.dialect][0], faults.GONE
     for fault in (transient, gone[client.database.dialect]):
-        times = purging._TRIES if fault is transient else 1
+        times = RETRIES + 1 if fault is transient else 1
         with (
             faults.failing_writes(client.database, fault, times=times),
             pytest.raises(OperationalError),
         ):
-            await purging._transact(client.database, delete)
-    with faults.failing_writes(client.database, transient, times=purging._TRIES - 1):
-        assert await purging._transact(client.database, delete) == 1
+            await client.database.run(delete)
+    with faults.failing_writes(client.database, transient, times=RETRIES):
+        assert await client.database.run(delete) == 1
 
 
 # --- Mails -----------------------------------------------------------------------------------

@@ -28,8 +28,10 @@
     ├── Invalid                     422  validation_error
     │   └── IdempotencyKeyReused    422  idempotency_key_reused
     ├── TooManyRequests             429  too_many_requests
+    ├── HeadTooLarge                431  request_header_fields_too_large
     ├── InternalError               500  internal_error
     └── Unavailable                 503  service_unavailable
+        ├── Overloaded              503  service_unavailable
         └── NotReady                503  not_ready
 
 Title, detail, cause and remedy of each code live in `app/locales/`; `/errors/<code>` shows them.
@@ -203,6 +205,12 @@ class TooManyRequests(AppError):
         super().__init__(headers={"Retry-After": str(retry_after)}, seconds=retry_after)
 
 
+class HeadTooLarge(AppError):
+    """The request line and the headers go on for too long; the connection ends with this."""
+
+    status, code = 431, "request_header_fields_too_large"
+
+
 class InternalError(AppError):
     status, code = 500, "internal_error"
 
@@ -212,6 +220,10 @@ class Unavailable(AppError):
 
     def __init__(self, **params: object) -> None:
         super().__init__(headers={"Retry-After": RETRY_AFTER_SECONDS}, **params)
+
+
+class Overloaded(Unavailable):
+    """More passwords are to be hashed than the processors can in time; nothing was tried."""
 
 
 class NotReady(Unavailable):

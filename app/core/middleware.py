@@ -5,6 +5,7 @@ TrustedHosts    an unknown Host header is refused
 CORSMiddleware  Starlette's, with a list of origins (only when there is one)
 BodyLimit       413 before a large body is read
 Deadline        503 when the answer takes too long, whatever it waits for
+LoginAdmission  503 for logins that would wait too long (`app/routers/admission.py`)
 Recover         deadlock: run again; database away: 503; a defect: 500 and one log record
 """
 
@@ -15,12 +16,13 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
+from http import HTTPStatus
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.context import RequestContext, current, request_context
-from app.core.exceptions import BadRequest, PayloadTooLarge, UntrustedHost
+from app.core.exceptions import AppError, BadRequest, PayloadTooLarge, UntrustedHost
 from app.core.i18n import negotiate
 from app.core.problems import problem
 
@@ -98,6 +100,22 @@ def _complete(message: Message, scope: Scope, context: RequestContext) -> None:
     headers.extend([header for header in _HEADERS if header[0] not in present])
     if scope["scheme"] == "https":
         headers.append(_HSTS)
+
+
+def raw_refusal(error: AppError, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Return a refusal as it goes over the wire, for a request that cannot be read to its end: the
+    connection ends with it. `headers` are those of the server."""
+    context = RequestContext(request_id=secrets.token_hex(16))
+    token = current.set(context)
+    try:
+        response = problem(error, {"type": "http", "path": ""})
+    finally:
+        current.reset(token)
+    message = {"headers": [*headers, (b"connection", b"close"), *response.raw_headers]}
+    _complete(message, {"scheme": "http"}, context)
+    lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}".encode()]
+    lines += [name + b": " + value for name, value in message["headers"]]
+    return b"\r\n".join([*lines, b"", bytes(response.body)])
 
 
 def _log_access(scope: Scope, status: int, seconds: float) -> None:

@@ -6,7 +6,6 @@ docs/adr/0003-tokens.md); nothing but `InvalidToken`, or a plain False, leaves t
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -15,23 +14,26 @@ import sys
 import threading
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, TypeVar
 
 from jose import jwk, jws
 from jose.backends.base import Key
 from passlib.context import CryptContext
 
+from app.core.context import request_context
 from app.core.exceptions import InvalidToken
+from app.core.groups import network_of
+from app.core.hashing import HashingQueue
 from app.core.keypairs import KeyPair
 from app.core.keys import SecretKeys
 from app.core.passwords import MAX_PASSWORD
 
 R = TypeVar("R")
-Args = TypeVarTuple("Args")
 
 ISSUER = "cimiento"
 AUDIENCE = "cimiento-api"
@@ -193,7 +195,8 @@ class Passwords:
     """Hashes and verifies passwords off the event loop: argon2id, and bcrypt for old hashes.
 
     Threads of its own keep a storm of logins from taking the threads, and the memory
-    (cores x 19 MiB), of everything else.
+    (cores x 19 MiB), of everything else. A queue before them (`hashing.py`) is bounded, and fair
+    between networks: everything here raises Overloaded instead of waiting for long.
     """
 
     def __init__(self, cost: HashCost | None = None) -> None:
@@ -206,17 +209,31 @@ class Passwords:
             argon2__time_cost=cost.passes,
             argon2__parallelism=cost.lanes,
         )
-        self._threads = ThreadPoolExecutor(
-            os.cpu_count() or 1,
+        cores = os.cpu_count() or 1
+        threads = ThreadPoolExecutor(
+            cores,
             "passwords",
             # A thread's own priority is Linux's.
             initializer=_stand_back if sys.platform == "linux" else None,
         )
         # Verified against when there is no such account: the same work, never a match.
+        started = time.perf_counter()
         self._decoy = self._context.hash(secrets.token_urlsafe(32))
+        seconds = time.perf_counter() - started
+        self._queue = HashingQueue(threads, count=cores, seconds=seconds)
+
+    @contextmanager
+    def slot(self, account: str | None = None) -> Iterator[None]:
+        """Hold a slot of the queue for all that is hashed within; raise Overloaded when there is
+        none for the network of this request, or for the account (any name of it, existing or not).
+
+        Enter it before any work is done for nothing, and hold no transaction.
+        """
+        with self._queue.reserve(network_of(request_context().ip), account):
+            yield
 
     async def hash(self, password: str) -> str:
-        return await self._in_thread(self._context.hash, password)
+        return await self._in_turn(partial(self._context.hash, password))
 
     async def verify(self, password: str, stored: str | None) -> tuple[bool, str | None]:
         """Whether the password matches, and a better hash to store instead when there is one.
@@ -224,7 +241,7 @@ class Passwords:
         Takes as long for no account (`stored` None), an empty or an oversized password.
         A malformed stored hash matches nothing.
         """
-        return await self._in_thread(self._verify, password, stored)
+        return await self._in_turn(partial(self._verify, password, stored))
 
     def _verify(self, password: str, stored: str | None) -> tuple[bool, str | None]:
         usable = stored if 0 < len(password) <= MAX_PASSWORD and _affordable(stored) else None
@@ -237,9 +254,9 @@ class Passwords:
             return False, None
         return (bool(matches), better) if usable else (False, None)
 
-    async def _in_thread(self, work: Callable[[*Args], R], *args: *Args) -> R:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, partial(work, *args))
+    async def _in_turn(self, work: Callable[[], R]) -> R:
+        with self.slot():
+            return await self._queue.run(work)
 
 
 def _stand_back() -> None:

@@ -29,7 +29,8 @@ async def log_in(
 
     No transaction is open while the password is hashed: look the account up, verify, write. When
     the account changed in between (a parallel login stored a better hash, or the password was
-    changed), all of it is done again with what stands there now. Raises TooManyRequests.
+    changed), all of it is done again with what stands there now. Raises TooManyRequests, and
+    Overloaded: hold a slot for the address from before anything is looked up.
     """
     account = await _admitted(database, attempt, email)
     for _ in range(_TRIES):

@@ -4,6 +4,7 @@ the end of the account."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -35,6 +36,10 @@ class Confirmation:
     attempt: Attempt
     caller: Caller
 
+    def slot(self) -> AbstractContextManager[None]:
+        """Hold a slot for all that is hashed within; raise Overloaded when there is none."""
+        return self.passwords.slot(f"user {self.caller.user_id}")
+
     async def account(self, password: str, judge: Callable[[User], None] = lambda _: None) -> User:
         """Theirs, if it is their password; else WrongCurrentPassword, or TooManyRequests.
         InvalidToken when it has been deleted. No transaction is open while the password is
@@ -42,6 +47,10 @@ class Confirmation:
 
         `judge` may refuse what is wanted of the account, before anything is counted or hashed.
         """
+        with self.slot():
+            return await self._account(password, judge)
+
+    async def _account(self, password: str, judge: Callable[[User], None]) -> User:
         caller = self.caller
         async with self.database.begin(readonly=True) as session:
             account = await session.scalar(select(User).where(User.id == caller.user_id))
@@ -76,8 +85,10 @@ async def change_password(
             new_password, policy, email=account.email, name=account.name, field="new_password"
         )
 
-    account, caller = await confirmation.account(current_password, judge), confirmation.caller
-    password_hash = await confirmation.passwords.hash(new_password)
+    caller = confirmation.caller
+    with confirmation.slot():
+        account = await confirmation.account(current_password, judge)
+        password_hash = await confirmation.passwords.hash(new_password)
     await confirmation.attempt.spend(Whom.changes, caller.user_id)
     await authorization.begin(session, caller)
     user = await _lock_confirmed(session, account)

@@ -74,7 +74,8 @@ async def reset_password(
     async with database.begin(readonly=True) as looking:
         owner = await one_time.owner(looking, token=token, purposes=_SETS_A_PASSWORD)
     users.refuse_weak(password, policy, email=owner.email, name=owner.name)
-    password_hash = await passwords.hash(password)
+    with passwords.slot(owner.email_key):
+        password_hash = await passwords.hash(password)
     _, user = await one_time.use(session, token=token, purposes=_SETS_A_PASSWORD)
     audit.record(session, AuditAct.password_reset, user, actor_id=user.id)
     # They have read what was mailed to their address.

@@ -93,13 +93,14 @@ async def login(
         await attempt.move_to(Door.refresh)
         given = schemas.Refresh(refresh_token=form.refresh_token)
         return await refresh(given, database, tokens, settings)
-    grant = await auth.log_in(
-        database,
-        passwords=passwords,
-        attempt=attempt,
-        email=form.username,
-        password=form.password,
-        idle_days=settings.refresh_token_days,
-        days=settings.session_days,
-    )
+    with passwords.slot(email_key(form.username)):
+        grant = await auth.log_in(
+            database,
+            passwords=passwords,
+            attempt=attempt,
+            email=form.username,
+            password=form.password,
+            idle_days=settings.refresh_token_days,
+            days=settings.session_days,
+        )
     return token_answer(tokens, grant)
