@@ -89,6 +89,19 @@ async def test_the_server_is_told_exactly_one_recipient(
     assert addressed_to(delivery.message) == [recipient]
 
 
+@pytest.mark.parametrize("recipient", [A, "josé@example.com"])
+async def test_a_subject_arrives_as_it_was_written(
+    database: Database, dispatcher: Dispatcher, sink: Sink, recipient: str
+) -> None:
+    """However it is folded: a space that is lost on the way would make a link of `evil. com`."""
+    names = [f"{'ñ' * number} evil. com ñ ñ ñ ñ ñ ñ ñ ñ" for number in range(10, 40, 3)]
+    for name in names:
+        [mail_id] = await queue(database, recipient, name=name)
+        await dispatcher.deliver(mail_id)
+    subjects = [delivery.message["Subject"] for delivery in sink.deliveries]
+    assert subjects == [f"Welcome, {name}" for name in names]
+
+
 async def test_waking_sends_without_waiting_for_the_next_look(
     database: Database,
     dispatcher: Dispatcher,
