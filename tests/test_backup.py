@@ -232,6 +232,8 @@ def test_nor_is_a_backup_that_somebody_else_has_locked(tmp_path: Path) -> None:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(BackupError, match="in use"):
             store.load(tmp_path / "source.db")
+        with pytest.raises(BackupError, match="in use"):
+            store.check(tmp_path / "source.db")
 
 
 def test_what_sqlite_says_is_passed_on(tmp_path: Path) -> None:

@@ -179,6 +179,9 @@ def test_the_dump_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"PGDMP")
     with pytest.raises(BackupError, match="is no backup of MariaDB"):
         store_of(make_url("mysql+aiomysql://db.example/x")).check(tmp_path / "file")
+    (tmp_path / "file").write_bytes(b"-- MariaDB dump\n-- Dump completed\n")
+    found = store_of(make_url("mysql+aiomysql://db.example/x")).check(tmp_path / "file")
+    assert found == Contents(frozenset(), None)
     (tmp_path / "file").write_bytes(b"-- MariaDB dump\n")
     with pytest.raises(BackupError, match="is cut off"):
         store_of(make_url("mysql+aiomysql://db.example/x")).check(tmp_path / "file")
@@ -309,5 +312,9 @@ def test_the_rows_of_an_archive_that_is_cut_off_end_it(
         programs, "pg_restore", "printf 'COPY x (y) FROM stdin;\\none\\n'; echo cut >&2; exit 1"
     )
     with pytest.raises(BackupError, match=r"pg_restore failed: cut -- the database is as it was$"):
+        store_of(make_url("postgresql+psycopg://h/x")).load(archive)
+    assert driver.ended == "rolled back"
+    install(programs, "pg_restore", "printf 'COPY x (y) FROM stdin;\\none\\n'")
+    with pytest.raises(BackupError, match="ends among the rows of a table -- the database is as"):
         store_of(make_url("postgresql+psycopg://h/x")).load(archive)
     assert driver.ended == "rolled back"

@@ -421,6 +421,11 @@ def test_what_other_versions_of_the_tools_write_is_taken(tmp_path: Path) -> None
     (tmp_path / "dump").write_text(MYSQL_8)
     with pytest.raises(BackupError, match="tampered with: line 37 "):
         read_dump(tmp_path / "dump")
+    (tmp_path / "dump").write_text("CREATE TABLE `x` (\n")
+    with pytest.raises(BackupError, match="is cut off"):
+        read_dump(tmp_path / "dump")
+    (tmp_path / "dump").write_text("INSERT INTO `alembic_version` VALUES ('0002'),('0003');\n")
+    assert read_dump(tmp_path / "dump").revision is None
 
 
 # --- Tampered with: PostgreSQL -----------------------------------------------------------------

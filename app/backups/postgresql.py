@@ -96,6 +96,8 @@ def _play(connection: psycopg.Connection, lines: Iterator[bytes]) -> None:
                     if row == _END_OF_ROWS:
                         break
                     copy.write(row)
+                else:
+                    raise BackupError("the archive ends among the rows of a table")
         elif not _FOR_PSQL.fullmatch(line):
             statements += line
     cursor.execute(statements)
