@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from functools import partial
+from functools import cache, partial
 from typing import Annotated, Any
 
 from fastapi import BackgroundTasks, Depends, Path, Request, Security
@@ -169,9 +169,14 @@ class WriteGate(Gate):
         return await authorization.begin(session, caller, permissions_of(scopes))
 
 
-def permissions_of(scopes: SecurityScopes) -> list[Permission]:
+def permissions_of(scopes: SecurityScopes) -> tuple[Permission, ...]:
     """Return the permissions that an operation asks for: any of them is enough."""
-    return [Permission(name) for name in scopes.scopes]
+    return _permissions(*scopes.scopes)
+
+
+@cache
+def _permissions(*names: str) -> tuple[Permission, ...]:
+    return tuple(map(Permission, names))
 
 
 _gate, _write_gate = Gate(), WriteGate()
