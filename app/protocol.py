@@ -109,7 +109,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, error: AppError) -> None:
         """Read no more requests, and say so unless an answer is under way."""
         self._is_refused, self._unparsed = True, b""
-        cycle = self.cycle
+        cycle: Any = self.cycle  # None before the first request
         if cycle is not None and not cycle.response_complete:
             if not cycle.more_body:
                 # It is what follows this request: its answer is the last.

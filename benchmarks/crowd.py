@@ -14,7 +14,6 @@ import itertools
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,11 +27,10 @@ from benchmarks.dataset import PASSWORD, DataSet
 from benchmarks.machine import Machine, peak_memory_mib, serving_python
 from benchmarks.servers import serving_app
 
-_STRANGERS = 50
+_OK = 200
 _WATCHED = ("/health", "/api/v1/posts/7", "/api/v1/users/me")
 _PATIENCE_SECONDS = 10
 _FIRST_STRANGER = 900
-Send = Callable[[bytes], "asyncio.Future[tuple[int, float]]"]
 
 
 @dataclass
@@ -108,7 +106,7 @@ def _crowd(pipe: Connection, url: str, requests: list[bytes], pause: float) -> N
         line = Line(url)
         while True:
             status = await line.send(request, seen)
-            if status != 200 and pause:
+            if status != _OK and pause:
                 await asyncio.sleep(pause)
 
     async def all_of_them() -> None:

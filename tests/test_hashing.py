@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -27,7 +28,7 @@ class Desk:
         self.now = 1_000.0
         self.queue = HashingQueue(threads, count=1, seconds=seconds, clock=lambda: self.now)
         self.done: list[str] = []
-        self.tasks: dict[str, asyncio.Task[str]] = {}
+        self.tasks: list[asyncio.Task[str]] = []
         self._turns = threading.Semaphore(0)
 
     async def come(self, network: str, account: str | None, *, looks_up: float = 0) -> str:
@@ -38,7 +39,7 @@ class Desk:
     async def send(self, network: str, account: str | None = None) -> asyncio.Task[str]:
         """Somebody comes, and has been refused or waits when this returns."""
         task = asyncio.create_task(self.come(network, account))
-        self.tasks[f"{network} {account}"] = task
+        self.tasks.append(task)
         for _ in range(4):
             await asyncio.sleep(0)
         return task
@@ -84,14 +85,17 @@ def refused(tasks: list[asyncio.Task[str]]) -> int:
 
 
 @pytest.fixture
-async def desk() -> AsyncIterator[Desk]:
+async def desk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
     """With somebody at work already; in the end nobody is left over."""
+    monkeypatch.setattr(hashing, "_SMOOTHING", 0)
     with ThreadPoolExecutor(1) as threads:
         desk = Desk(threads)
         first = await desk.send("first")
-        yield desk
-        desk.let_all_go()
-        await asyncio.gather(first, *desk.tasks.values(), return_exceptions=True)
+        try:
+            yield desk
+        finally:
+            desk.let_all_go()
+        await asyncio.gather(first, *desk.tasks, return_exceptions=True)
         desk.assert_empty()
 
 
@@ -100,7 +104,7 @@ async def test_a_network_has_half_of_the_queue_at_most(desk: Desk) -> None:
     crowd = await desk.crowd(540, "10.0.0.1")
     assert refused(crowd) == 510
     assert not (await desk.send("stranger")).done()
-    assert await desk.serve(2) == ["first None", "stranger None"]
+    assert await desk.serve(3) == ["first None", "10.0.0.1 a0", "stranger None"]
 
 
 async def test_a_stranger_displaces_the_newest_of_the_largest_network(desk: Desk) -> None:
@@ -108,10 +112,9 @@ async def test_a_stranger_displaces_the_newest_of_the_largest_network(desk: Desk
     others = await desk.crowd(18, "10.0.0.2", "10.0.0.3")
     assert refused([*one, *others]) == 1, "the queue is full"
     assert not (await desk.send("stranger")).done()
-    assert [number for number, task in enumerate(one) if task.done()] == [24]
-    assert refused(one) == 1
-    assert refused(others) == 1
-    assert await desk.serve(2) == ["first None", "stranger None"]
+    assert [number for number, task in enumerate(one) if task.done()] == [23, 24]
+    assert refused(others) == 0
+    assert (await desk.serve(5))[-1] == "stranger None"
 
 
 async def test_who_has_waited_is_displaced_by_a_network_without_anybody_alone(desk: Desk) -> None:
@@ -137,7 +140,7 @@ async def test_who_was_not_served_of_late_displaces_who_was(desk: Desk) -> None:
     assert refused([*first, *again]) == 0, "one of them is at work"
     assert not (await desk.send("stranger")).done()
     assert refused(again) == 1
-    assert "stranger None" in await desk.serve(2)
+    assert "stranger None" in await desk.serve(3)
 
 
 async def test_networks_take_turns_and_so_do_accounts(desk: Desk) -> None:
@@ -224,8 +227,19 @@ async def test_who_is_cancelled_at_the_last_moment_is_not_worked_for(desk: Desk)
     assert await staying == "staying None"
 
 
+async def test_who_is_cancelled_and_displaced_at_once_is_gone(desk: Desk) -> None:
+    crowd = await desk.crowd(30, "10.0.0.1", "10.0.0.2")
+    coming = asyncio.create_task(desk.come("stranger", "a"))
+    crowd[-1].cancel()
+    await asyncio.gather(crowd[-1], return_exceptions=True)
+    assert crowd[-1].cancelled()
+    assert refused(crowd[:-1]) == 0
+    desk.let_all_go()
+    assert await coming == "stranger a"
+
+
 async def test_who_is_cancelled_during_the_work_wants_nothing_of_it(desk: Desk) -> None:
-    working = desk.tasks["first None"]
+    [working] = desk.tasks
     working.cancel()
     with pytest.raises(asyncio.CancelledError):
         await working
@@ -233,52 +247,45 @@ async def test_who_is_cancelled_during_the_work_wants_nothing_of_it(desk: Desk) 
     assert await desk.serve(2) == ["first None", "next None"]
 
 
-async def test_an_error_of_the_work_is_the_callers() -> None:
-    def fail() -> None:
-        started.set()
-        going.wait()
-        raise ValueError
+async def test_an_error_of_the_work_is_the_callers(desk: Desk) -> None:
+    def fail() -> str:
+        desk._work("failing")
+        raise LookupError
 
-    started, going = threading.Event(), threading.Event()
-    with ThreadPoolExecutor(1) as threads:
-        queue = HashingQueue(threads, count=1, seconds=SECONDS)
+    async def come() -> str:
+        with desk.queue.reserve("10.0.0.1"):
+            return await desk.queue.run(fail)
 
-        async def come() -> None:
-            with queue.reserve("10.0.0.1"):
-                await queue.run(fail)
-
-        staying, leaving = asyncio.create_task(come()), asyncio.create_task(come())
-        await asyncio.to_thread(started.wait)
-        going.set()
-        with pytest.raises(ValueError):
-            await staying
-        started.clear()
-        await asyncio.to_thread(started.wait)
-        leaving.cancel()
-        await asyncio.gather(leaving, return_exceptions=True)
-        assert await asyncio.wait_for(_free(queue), 10) == "free"
-
-
-async def _free(queue: HashingQueue) -> str:
-    with queue.reserve("10.0.0.2"):
-        return await queue.run(lambda: "free")
+    staying, leaving = asyncio.create_task(come()), asyncio.create_task(come())
+    await asyncio.sleep(0)
+    await desk.serve(2)
+    with pytest.raises(LookupError):
+        await staying
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    await desk.send("next")
+    assert await desk.serve(2) == ["failing", "next None"]
 
 
 async def test_a_second_piece_of_work_is_not_refused(desk: Desk) -> None:
-    """Whose present password was right gets the new one hashed."""
+    """Whose present password was right gets the new one hashed; nobody displaces them then."""
+    full = asyncio.Event()
 
     async def change() -> list[str]:
         with desk.queue.reserve("10.0.0.9", "a"), desk.queue.reserve("10.0.0.9", "inner"):
-            return [await desk.queue.run(lambda: desk._work(f"piece {each}")) for each in (1, 2)]
+            first = await desk.queue.run(partial(desk._work, "1"))
+            await full.wait()
+            return [first, await desk.queue.run(partial(desk._work, "2"))]
 
     changing = asyncio.create_task(change())
-    desk.tasks["change"] = changing  # type: ignore[assignment]  # only awaited
     await asyncio.sleep(0)
-    assert await desk.serve(1) == ["first None"]
-    crowd = await desk.crowd(40, "10.0.0.1", "10.0.0.2")
-    assert refused(crowd) == 20
+    assert await desk.serve(2) == ["first None", "1"]
+    assert refused(await desk.crowd(40, "10.0.0.1", "10.0.0.2")) > 0
+    full.set()
+    await asyncio.sleep(0)
+    await desk.crowd(2, "10.0.0.3")
     desk.let_all_go()
-    assert await changing == ["piece 1", "piece 2"]
+    assert await changing == ["1", "2"]
 
 
 async def test_who_looks_something_up_first_has_a_slot(desk: Desk) -> None:
@@ -288,7 +295,7 @@ async def test_who_looks_something_up_first_has_a_slot(desk: Desk) -> None:
         for number in range(540)
     ]
     await asyncio.sleep(0)
-    assert refused(tasks) == 540 - hashing.LEAST_SLOTS
+    assert refused(tasks) == 540 - hashing.LEAST_SLOTS + 1
     desk.let_all_go()
     await asyncio.wait(tasks)
     counted = Counter("done" if not task.exception() else "refused" for task in tasks)

@@ -95,17 +95,19 @@ class HashingQueue:
     def reserve(self, network: str, account: str | None = None) -> Iterator[None]:
         """Hold a slot for a network (`network_of`) and the account that is asked about, existing
         or not; raise Overloaded when there is none. Within another reservation, keep that one."""
-        if _current.get() in self._slots:
+        outer = _current.get()
+        if outer in self._slots:
             yield
             return
         slot = self._enter(network, account)
-        token = _current.set(slot)
+        _current.set(slot)
         try:
             yield
         finally:
-            _current.reset(token)
             del self._slots[slot]
             _uncount(self._slots_of, slot.network)
+            # Not by a token: a coroutine that was thrown away ends in a context of others.
+            _current.set(outer)
 
     async def run(self, work: Callable[[], R]) -> R:
         """Run the work in a thread, in the slot that is reserved; raise Overloaded when it would

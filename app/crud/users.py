@@ -59,8 +59,7 @@ async def register(
     Raises Invalid for a weak password and EmailTaken.
     """
     refuse_weak(data.password, policy, email=data.email, name=data.name)
-    with passwords.slot(email_key(data.email)):
-        password_hash = await passwords.hash(data.password)
+    password_hash = await passwords.hash(data.password)
     user = User(
         **data.model_dump(exclude={"password"}),
         email_key=email_key(data.email),
