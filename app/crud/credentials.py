@@ -35,7 +35,9 @@ class Confirmation:
     attempt: Attempt
     caller: Caller
 
-    async def account(self, password: str, judge: Callable[[User], None] = lambda _: None) -> User:
+    async def account(
+        self, password: str, judge: Callable[[User | None], None] = lambda _: None
+    ) -> User:
         """Theirs, if it is their password; else WrongCurrentPassword, or TooManyRequests. No
         transaction is open while the password is hashed.
 
@@ -44,8 +46,7 @@ class Confirmation:
         caller = self.caller
         async with self.database.begin(readonly=True) as session:
             account = await session.scalar(select(User).where(User.id == caller.user_id))
-        if account is not None:
-            judge(account)
+        judge(account)
         stored = account.password_hash if account else None
         key = account.email_key if account else ""
         await self.attempt.on_account(key, session_id=caller.session_id, user_id=caller.user_id)
@@ -69,10 +70,9 @@ async def change_password(
     while passwords are hashed.
     """
 
-    def judge(account: User) -> None:
-        users.refuse_weak(
-            new_password, policy, email=account.email, name=account.name, field="new_password"
-        )
+    def judge(account: User | None) -> None:
+        email, name = (account.email, account.name) if account else ("", "")
+        users.refuse_weak(new_password, policy, email=email, name=name, field="new_password")
 
     account, caller = await confirmation.account(current_password, judge), confirmation.caller
     password_hash = await confirmation.passwords.hash(new_password)
