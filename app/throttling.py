@@ -177,12 +177,14 @@ class Attempt:
         await self._counters.add(wanted, -1)
         return False
 
-    async def may_mail(self, address: str) -> bool:
-        """Count a mail to an address, by its `email_key`; False when it had enough of them.
+    async def may_mail(self, address: str, *, by_itself: bool = False) -> bool:
+        """Count a mail to an address, by its `email_key`; False when its mailbox had enough of
+        them. Then send nothing and answer as if it were sent, whoever has that address.
 
-        Then send nothing and answer as if it were sent, whoever has that address.
+        `by_itself`: not together with sub-addresses, which anybody may use up.
         """
-        buckets = self._buckets(Whom.address, mailbox_of(address), shared=True)
+        of = ("itself", address) if by_itself else (mailbox_of(address),)
+        buckets = self._buckets(Whom.address, *of, shared=True)
         self._spent += buckets
         await self._add(buckets)
         full = [bucket for bucket in buckets if bucket.counted > bucket.quota.tries]

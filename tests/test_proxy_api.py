@@ -39,6 +39,8 @@ async def env(tmp_path: Path) -> dict[str, str]:
         # A slow machine is no outage; the proxy waits for 15 s.
         request_timeout_seconds=12,
         trusted_proxies="127.0.0.1",
+        # One author writes all the time.
+        posts_per_minute=0,
     )
     status, _, complaint = await run_command("migrate", cwd=tmp_path, env=made)
     assert status == 0, complaint

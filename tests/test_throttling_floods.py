@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -16,8 +15,8 @@ from app.core.groups import mailbox_of
 from app.core.local_counters import LocalCounters, Window
 from app.models.audit import AuditAct, AuditEvent
 from app.quotas import BLOCK, RULES, Door, Quota, Whom
-from tests.support import links
-from tests.support.client import API, PASSWORD, Client
+from tests.support import links, mails
+from tests.support.client import API, PASSWORD, Client, Person
 from tests.support.gates import (
     ELSEWHERE,
     HOME,
@@ -193,6 +192,21 @@ async def test_invalid_input_counts_for_the_network_alone(
     assert (details["limit"], details["tries"]) == ("invalid", 4)
 
 
+async def test_input_is_judged_before_an_address_is_counted(client: Client) -> None:
+    """Else invalid registrations would keep the owner of the address from registering."""
+    taken = {"email": "ana@example.com", "name": "Ana", "password": PASSWORD}
+    for _ in range(5):
+        answer = await at(client, ATTACKER).post("/auth/register", taken | {"password": "weakpass"})
+        assert answer.status_code == 422
+    statuses = [
+        (await at(client, f"10.0.0.{n}").post("/auth/register", taken)).status_code
+        for n in range(4)
+    ]
+    assert statuses == [201, 409, 409, 429]
+    answer = await at(client, ATTACKER).post("/auth/register", taken | {"password": "weakpass"})
+    assert answer.status_code == 422
+
+
 async def test_a_block_of_networks_sends_no_more_of_it(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +314,42 @@ async def test_a_mailbox_gets_three_mails_an_hour(client: Client) -> None:
     assert await gate.attempt(Door.forgot, ip=HOME).may_mail("ana@example.org")
 
 
+async def _forget(client: Client, *emails: str) -> int:
+    """How many mails that are asked for are sent, each from another network."""
+    before = await mails.count(client.database)
+    for ip, email in zip(strangers(20), emails, strict=False):
+        answer = await at(client, ip).post("/auth/password/forgot", {"email": email})
+        assert answer.status_code == 202
+    return await mails.count(client.database) - before
+
+
+async def _register(client: Client, email: str, ip: str) -> Person:
+    body = {"email": email, "name": "Ana", "password": PASSWORD}
+    answer = await at(client, ip).post("/auth/register", body)
+    assert answer.status_code == 201
+    return await at(client, ip).person(answer.json())
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_accounts_of_one_mailbox_share_its_mails(client: Client) -> None:
+    for number in range(3):
+        await _register(client, f"ana+{number}@example.com", HOME)
+    assert await _forget(client, *(f"ana+{n % 3}@example.com" for n in range(8))) == 3
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_strangers_do_not_use_up_the_mails_of_a_confirmed_address(client: Client) -> None:
+    """Neither by sub-addresses that nobody has, nor by accounts that they made of them."""
+    await _register(client, "ana@example.com", HOME)
+    token = await links.token_to(client, "ana@example.com")
+    confirmed = await at(client, HOME).post("/auth/email/verify", {"token": token})
+    assert confirmed.status_code == 204
+    thief = await _register(client, "ana+thief@example.com", ELSEWHERE)
+    assert await _forget(client, *[thief.email] * 5) == 3
+    assert await _forget(client, *(f"ana+{n}@example.com" for n in range(10))) == 0
+    assert await _forget(client, *["ana@example.com"] * 5) == 3
+
+
 @pytest.mark.parametrize(
     ("address", "mailbox"),
     [
@@ -316,7 +366,3 @@ async def test_a_mailbox_gets_three_mails_an_hour(client: Client) -> None:
 )
 def test_mailboxes(address: str, mailbox: str) -> None:
     assert mailbox_of(address) == mailbox
-
-
-def test_the_requests_are_as_different_as_they_say() -> None:
-    assert len({json.dumps(weak(number)) for number in range(10)}) == 10

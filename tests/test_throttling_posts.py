@@ -13,6 +13,8 @@ import pytest
 from sqlalchemy import func, select
 
 from app.core import counters, local_counters
+from app.core.exceptions import InvalidToken
+from app.crud import posts
 from app.models.audit import AuditAct, AuditEvent
 from app.models.posts import Post
 from tests.support import faults
@@ -139,6 +141,20 @@ async def test_what_fails_on_our_side_does_not_count(client: Client, ana: Person
             assert await write(ana, 1) == [503]
             assert (await ana.patch(at_post, {"title": "Another"})).status_code == 503
     assert await write(ana, LIMIT) == [*WRITTEN[2:], 429, 429]
+
+
+async def test_what_was_refused_for_what_it_is_counts(
+    ana: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the author was deleted at the same moment."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise InvalidToken
+
+    with monkeypatch.context() as patch:
+        patch.setattr(posts, "create", refuse)
+        assert await write(ana, LIMIT + 1) == [401] * LIMIT + [429]
+    assert await write(ana, 1) == [429]
 
 
 async def test_strangers_and_those_who_may_not_count_for_nobody(

@@ -2,7 +2,7 @@
 
 A hash takes some 20 ms of a core, so a storm of logins would keep everybody waiting until their
 deadlines. A request reserves a slot before it does any work; surplus is refused at once. The
-rules, and what was measured: docs/adr/0026-hashing-queue.md.
+rules, and what was measured: docs/adr/0028-hashing-queue.md.
 """
 
 from __future__ import annotations

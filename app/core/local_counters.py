@@ -114,10 +114,7 @@ class LocalCounters:
         """Whether a key may be added, after those that have expired or may be evicted are gone."""
         self._sweep(now, _SWEPT_AT_ONCE)
         if len(self._entries) >= self._max_keys:
-            wanted = max(1, self._max_keys // 100)
-            self._sweep(now, wanted)
-            if len(self._entries) >= self._max_keys:
-                self._evict(wanted)
+            self._evict(max(1, self._max_keys // 100))
         return len(self._entries) < self._max_keys
 
     def _sweep(self, now: float, at_most: int) -> None:

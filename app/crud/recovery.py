@@ -41,13 +41,16 @@ async def forget_password(
     a beat, however long that took. Committed when this returns.
     """
     started = time.monotonic()
-    may_mail = await attempt.may_mail(email_key(email))
     async with database.begin() as session:
         # By the id, as everybody locks users: another way to the row would be a deadlock.
         known = select(User.id).where(User.live_email == email_key(email)).scalar_subquery()
         statement = select(User).where(User.id == known, User.is_active).with_for_update()
         user = await session.scalar(statement)
         audit.record(session, AuditAct.password_forgotten, user)
+        # Nobody but its owner uses up what a confirmed address may be mailed, nor do they by asking
+        # for addresses that nobody has.
+        by_itself = user is None or user.email_verified
+        may_mail = await attempt.may_mail(email_key(email), by_itself=by_itself)
         if user is not None and may_mail:
             values = await one_time.issue(
                 session, keys=keys, user=user, purpose=Purpose.reset_password

@@ -151,8 +151,8 @@ class Writing(AtDoor):
         if (await counters.add(counted))[0] > counted[0].limit:
             await counters.add(counted, -1)
             async with self.attempt(request) as attempt:
+                # Refuses, unless there is room again: then it is counted by now.
                 await attempt.write(user_id)
-                return await write()
         try:
             response = await write()
         except BaseException as error:
