@@ -145,6 +145,7 @@ def holding(connection: Connection, take: Any, give: Any) -> Iterator[None]:
 def leasing(connection: Connection) -> Iterator[None]:
     """Take the lock of a cluster, and show in a thread that this process is alive."""
     lease, ended = Lease(), threading.Event()
+    connection.commit()
     lease.prepare(connection)
     wait_for(lambda: lease.take(connection))
     alive = threading.Thread(target=lambda: asyncio.run(show_alive(lease, ended)), daemon=True)

@@ -46,7 +46,8 @@ Standing = tuple[str | None, int]
 
 @dataclass
 class Lease:
-    """One process's part in who migrates; each method is a transaction of its own."""
+    """One process's part in who migrates; each method is a transaction of its own, on a
+    connection that has none."""
 
     name: str = field(default_factory=lambda: secrets.token_hex(16))
     _seen: Standing | None = None
@@ -54,35 +55,32 @@ class Lease:
 
     def prepare(self, connection: Connection) -> None:
         """Make the table, which may be there."""
-        connection.execute(CreateTable(LEASES, if_not_exists=True))
-        connection.commit()
+        with connection.begin():
+            connection.execute(CreateTable(LEASES, if_not_exists=True))
 
     def take(self, connection: Connection) -> bool:
         """Return whether the lease is this process's from now on."""
         try:
-            row = connection.execute(select(LEASES.c.holder, LEASES.c.beats)).one_or_none()
-            found = None if row is None else (row.holder, row.beats)
-            won = self._may_take(found) and self._write(connection, found)
-            connection.commit()
+            with connection.begin():
+                row = connection.execute(select(LEASES.c.holder, LEASES.c.beats)).one_or_none()
+                found = None if row is None else (row.holder, row.beats)
+                return self._may_take(found) and self._write(connection, found)
         except DBAPIError as error:
-            connection.rollback()
-            if not isinstance(error, IntegrityError) and not is_transient(error):
-                raise
-            return False  # another node was first
-        return won
+            if isinstance(error, IntegrityError) or is_transient(error):
+                return False  # another node was first
+            raise
 
     def beat(self, connection: Connection) -> bool:
         """Count on; return whether the lease is still this process's."""
         mine = update(LEASES).where(LEASES.c.holder == self.name)
-        done = connection.execute(mine.values(beats=LEASES.c.beats + 1))
-        connection.commit()
-        return done.rowcount == 1
+        with connection.begin():
+            return connection.execute(mine.values(beats=LEASES.c.beats + 1)).rowcount == 1
 
     def give(self, connection: Connection) -> None:
         """Let another process have it."""
         mine = update(LEASES).where(LEASES.c.holder == self.name)
-        connection.execute(mine.values(holder=None, beats=LEASES.c.beats + 1))
-        connection.commit()
+        with connection.begin():
+            connection.execute(mine.values(holder=None, beats=LEASES.c.beats + 1))
 
     def _may_take(self, found: Standing | None) -> bool:
         if found is None or found[0] is None:
