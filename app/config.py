@@ -127,7 +127,7 @@ class Settings(BaseSettings):
     refresh_grace_seconds: int = Field(10, ge=0, le=300)
     rate_limit_enabled: bool = True
     rate_limit_disabled_on_purpose: bool = False
-    posts_per_minute: int = Field(60, ge=0)
+    posts_per_minute: int = Field(600, ge=0)
     # It may hold a password too.
     redis_url: str | None = Field(None, repr=False)
     cors_origins: CommaList = []

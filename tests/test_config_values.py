@@ -39,7 +39,7 @@ CONTRACT = {
     "TRUSTED_PROXIES": [],
     "MAX_BODY_BYTES": 262_144,
     "RATE_LIMIT_ENABLED": True,
-    "POSTS_PER_MINUTE": 60,
+    "POSTS_PER_MINUTE": 600,
     "REDIS_URL": None,
     "SMTP_HOST": None,
     "SMTP_PORT": None,
