@@ -24,7 +24,7 @@ from alembic import command
 from app.config import Settings
 from app.core.security import HashCost, Passwords
 from app.database import Database
-from app.main import create_app
+from app.main import close_app, create_app
 from app.models import Base
 from app.models.base import INCLUDE_DELETED
 from app.models.roles import Role
@@ -166,7 +166,7 @@ async def shared_app(
     settings = make_settings(database_url, tmp_path_factory.mktemp("data"))
     app = create_app(settings, passwords=Passwords(CHEAP))
     yield app
-    await app.state.database.dispose()
+    await close_app(app)
 
 
 @pytest.fixture
