@@ -68,6 +68,11 @@ def needed(pin: Requirement, environment: dict[str, str]) -> Iterator[Requiremen
             yield requirement
 
 
+def identity(requirement: Requirement) -> tuple[str, frozenset[str]]:
+    """What pip takes for one thing: before 23.3, a package with extras is not the one without."""
+    return canonicalize_name(requirement.name), frozenset(requirement.extras)
+
+
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize("lock", LOCKS)
 def test_all_that_any_package_asks_for_is_pinned_with_its_extras(lock: str, python: str) -> None:
@@ -75,13 +80,13 @@ def test_all_that_any_package_asks_for_is_pinned_with_its_extras(lock: str, pyth
         "python_full_version": python,
         "python_version": python.rpartition(".")[0],
     }
-    pinned = {canonicalize_name(pin.name): pin for pin in pins(lock) if applies(pin, **environment)}
+    pinned = {identity(pin): pin for pin in pins(lock) if applies(pin, **environment)}
     for pin in pinned.values():
         for requirement in needed(pin, environment):
-            found = pinned.get(canonicalize_name(requirement.name))
+            found = pinned.get(identity(requirement))
             assert found is not None, f"{pin} asks for {requirement}"
             assert requirement.specifier.contains(version_of(found), prereleases=True), pin
-            assert requirement.extras <= found.extras, f"{pin} asks for {requirement}"
+        assert (canonicalize_name(pin.name), frozenset()) in pinned, f"{pin} needs itself"
 
 
 # --- Newer releases change nothing ---------------------------------------------------------------
@@ -147,6 +152,7 @@ def installed_from(index: Index, report: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.long
 def test_pip_installs_what_is_pinned_though_all_of_it_has_newer_releases(
     lock: str, tmp_path: Path
 ) -> None:
