@@ -89,7 +89,8 @@ def machine(tmp_path: Path) -> Machine:
         path = shutil.which(tool)
         assert path is not None, tool
         (programs / tool).symlink_to(path)
-    shutil.copy(ROOT / "scripts" / "_setup", clone / "scripts")
+    for part in ("_setup", "_python", "_venv"):
+        shutil.copy(ROOT / "scripts" / part, clone / "scripts")
     script = clone / "scripts" / "version"
     script.write_text(
         '#!/usr/bin/env bash\n. "$(dirname "$0")/_setup" requirements.txt\npython -c version\n'
