@@ -20,7 +20,6 @@ from importlib.metadata import PackageNotFoundError, distribution, requires
 from pathlib import Path
 
 import pytest
-from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -44,9 +43,8 @@ def pins(lock: str) -> list[Requirement]:
 
 
 def applies(requirement: Requirement, extra: str = "", **environment: str) -> bool:
-    return requirement.marker is None or requirement.marker.evaluate(
-        {**default_environment(), "extra": extra, **environment}
-    )
+    """Whether a requirement counts here, or on a Python that these variables describe."""
+    return requirement.marker is None or requirement.marker.evaluate(environment | {"extra": extra})
 
 
 def version_of(pin: Requirement) -> str:
