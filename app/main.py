@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -115,12 +115,19 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     app.state.readiness.drain()
     # The dispatcher still writes down what it sent; the connections close after it.
     await app.state.dispatcher.stop()
-    await app.state.gate.close()
-    await app.state.readiness.close()
-    await app.state.telemetry.close()
-    await app.state.writer.dispose()
-    await app.state.reader.dispose()
-    await app.state.database.dispose()
+    await close_app(app)
+
+
+async def close_app(app: FastAPI) -> None:
+    """Close every connection that an app has opened, also when closing one of them fails."""
+    state = app.state
+    async with AsyncExitStack() as closing:
+        closing.push_async_callback(state.database.dispose)
+        closing.push_async_callback(state.reader.dispose)
+        closing.push_async_callback(state.writer.dispose)
+        closing.push_async_callback(state.telemetry.close)
+        closing.push_async_callback(state.readiness.close)
+        closing.push_async_callback(state.gate.close)
 
 
 def _telemetry(settings: Settings) -> Telemetry:

@@ -66,9 +66,21 @@ class Opener:
         self._turns = asyncio.Lock()
 
     async def __call__(self) -> Connection:
-        raw = await asyncio.to_thread(open_raw, self._url)
+        opening = asyncio.ensure_future(asyncio.to_thread(open_raw, self._url))
+        try:
+            raw = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The thread goes on all the same.
+            opening.add_done_callback(_close_opened)
+            raise
         raw.execute("PRAGMA busy_timeout=0")
         return Connection(raw, self._turns)
+
+
+def _close_opened(opening: asyncio.Future[sqlite3.Connection]) -> None:
+    """Close the connection that nobody waits for any more, if there is one."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 class Connection:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import httpx2
@@ -24,7 +26,7 @@ from alembic import command
 from app.config import Settings
 from app.core.security import HashCost, Passwords
 from app.database import Database
-from app.main import create_app
+from app.main import close_app, create_app
 from app.models import Base
 from app.models.base import INCLUDE_DELETED
 from app.models.roles import Role
@@ -62,11 +64,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what runs on a database server, so that CI measures the coverage of the rest alone."""
+    """Mark what runs on a database server, so that CI measures the coverage of the rest alone.
+
+    Files that take long come first: at the end the others would wait for the process that has one.
+    """
     for item in items:
         call = getattr(item, "callspec", None)
         if call is not None and call.params.get("database_url") in SERVERS:
             item.add_marker(pytest.mark.server)
+    long = {item.path for item in items if item.get_closest_marker("long")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -81,30 +88,45 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 @pytest.fixture(scope="session", params=DATABASES)
-def database_url(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, worker_id: str
-) -> Iterator[str]:
+def database_url(request: pytest.FixtureRequest, databases: Callable[[str], str]) -> str:
     """A database of this test process alone, with the schema of the migrations."""
-    if request.param == "sqlite":
-        url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('sqlite')}/test.db"
-        migrate(url, tmp_path_factory.mktemp("data"))
-        yield url
-        return
-    server = SERVERS[request.param]
-    if not _answers(server):
+    kind = request.param
+    if kind in SERVERS and not _answers(SERVERS[kind]):
         if os.environ.get("CI"):
-            pytest.fail(f"{request.param} does not answer at {server}")
-        pytest.skip(f"{request.param} does not answer")
-    name = f"cimiento_test_{os.getpid()}_{worker_id}"
+            pytest.fail(f"{kind} does not answer at {SERVERS[kind]}")
+        pytest.skip(f"{kind} does not answer")
+    return databases(kind)
+
+
+@pytest.fixture(scope="session")
+def databases(
+    tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Iterator[Callable[[str], str]]:
+    """Makes a database of a kind, once: the files of a test process come to it in turns."""
+    with ExitStack() as stack:
+
+        @cache
+        def database_of(kind: str) -> str:
+            folder = tmp_path_factory.mktemp(kind)
+            url = f"sqlite+aiosqlite:///{folder}/test.db"
+            if kind in SERVERS:
+                name = f"cimiento_test_{os.getpid()}_{worker_id}"
+                url = stack.enter_context(_database_on(SERVERS[kind], name))
+            migrate(url, folder)
+            return url
+
+        yield database_of
+
+
+@contextmanager
+def _database_on(server: str, name: str) -> Iterator[str]:
     asyncio.run(_on_server(server, f"CREATE DATABASE {name}"))
-    url = f"{server}/{name}"
     try:
-        migrate(url, tmp_path_factory.mktemp("data"))
-        yield url
+        yield f"{server}/{name}"
     finally:
         # MariaDB drops what is in use; PostgreSQL wants to be told, as a backend may outlive a
         # connection that a test has cut.
-        force = " WITH (FORCE)" if request.param == "postgresql" else ""
+        force = " WITH (FORCE)" if "postgresql" in server else ""
         asyncio.run(_on_server(server, f"DROP DATABASE {name}{force}"))
 
 
@@ -159,14 +181,28 @@ def _no_secret_is_logged(log_watch: Watch) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-async def shared_app(
-    database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[FastAPI]:
+async def apps(
+    tmp_path_factory: pytest.TempPathFactory,
+    databases: Callable[[str], str],  # noqa: ARG001 dropped when the apps are closed
+) -> AsyncIterator[Callable[[str], FastAPI]]:
+    """Makes the app of a database, once."""
+    made: dict[str, FastAPI] = {}
+
+    def app_of(url: str) -> FastAPI:
+        if url not in made:
+            settings = make_settings(url, tmp_path_factory.mktemp("data"))
+            made[url] = create_app(settings, passwords=Passwords(CHEAP))
+        return made[url]
+
+    yield app_of
+    for each in made.values():
+        await close_app(each)
+
+
+@pytest.fixture(scope="session")
+def shared_app(database_url: str, apps: Callable[[str], FastAPI]) -> FastAPI:
     """The app, with cheap password hashes and without a running dispatcher."""
-    settings = make_settings(database_url, tmp_path_factory.mktemp("data"))
-    app = create_app(settings, passwords=Passwords(CHEAP))
-    yield app
-    await app.state.database.dispose()
+    return apps(database_url)
 
 
 @pytest.fixture
@@ -198,7 +234,12 @@ async def database(app: FastAPI) -> Database:
 @pytest.fixture(scope="session")
 def contract(shared_app: FastAPI) -> Contract:
     """The OpenAPI document, to hold responses against."""
-    return Contract(shared_app.openapi())
+    return _contract_of(shared_app)
+
+
+@cache
+def _contract_of(app: FastAPI) -> Contract:
+    return Contract(app.openapi())
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from app.config import Settings
@@ -13,11 +12,10 @@ from app.core.permissions import Permission
 from app.crud import outbox
 from app.crud.outbox import Failure
 from app.database import Database
-from app.main import create_app
 from app.models.outbox import Mail, MailKind, MailState
 from app.tasks.dispatcher import Dispatcher
 from app.tasks.mail import FolderMailer
-from tests.conftest import make_settings
+from tests.support.apps import client_of
 from tests.support.client import PASSWORD, Client, Person
 from tests.support.mails import count, mail_to, make_due, queue, stored
 
@@ -111,15 +109,11 @@ async def test_without_a_mail_server_the_outbox_shows_the_mails_texts(client: Cl
 
 
 async def test_with_a_mail_server_the_outbox_keeps_the_mails_texts_to_itself(
-    client: Client, database_url: str, tmp_path: Path
+    client: Client, tmp_path: Path
 ) -> None:
     admin = await client.admin()
-    settings = make_settings(database_url, tmp_path, smtp_host="mail.example.com")
-    app = create_app(settings, passwords=client.app.state.passwords)
-    transport = httpx2.ASGITransport(app=app)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://testserver") as http:
-        [mail] = await listed(Person(http, app, client.contract, admin.headers))
-    await app.state.database.dispose()
+    async with client_of(client, tmp_path, smtp_host="mail.example.com") as other:
+        [mail] = await listed(Person(other.http, other.app, client.contract, admin.headers))
     assert (mail["text"], mail["html"]) == (None, None)
     assert mail["subject"] == "Welcome, Root"
 

@@ -14,11 +14,11 @@ import pytest
 from kombu.transport.redis import Channel
 from redis.asyncio import Redis
 
-from app.main import create_app
 from app.tasks import queue as queueing
 from app.tasks.dispatcher import Dispatcher
 from app.tasks.queue import DELIVER, ENOUGH, QUEUE, SWEEP, Publisher, Waker, celery_for
 from tests.conftest import make_settings
+from tests.support.apps import app_of
 from tests.support.logs import Output
 from tests.support.queues import in_memory, waiting
 from tests.support.redis_server import RedisServer, free_port, running_redis
@@ -197,6 +197,5 @@ async def test_workers_deliver_where_there_is_a_redis_and_the_process_itself_els
 ) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/test.db"
     for redis_url, engine in (("redis://nowhere", Waker), (None, Dispatcher)):
-        app = create_app(make_settings(url, tmp_path, redis_url=redis_url))
-        assert type(app.state.dispatcher) is engine
-        await app.state.database.dispose()
+        async with app_of(make_settings(url, tmp_path, redis_url=redis_url)) as app:
+            assert type(app.state.dispatcher) is engine

@@ -17,11 +17,10 @@ from alembic.operations import Operations
 from sqlalchemy import BigInteger, Column, ForeignKey, Integer, String, inspect, select, text
 
 from app import migrations
-from app.core.security import Passwords
 from app.database import connect
-from app.main import create_app
 from app.models.posts import Post
-from tests.conftest import CHEAP, ROOT, make_settings, migrate
+from tests.conftest import ROOT, make_settings, migrate
+from tests.support.apps import app_of
 from tests.support.client import Client
 from tests.support.commands import SetEnv, invoke
 from tests.support.openapi import Contract
@@ -58,11 +57,10 @@ def ahead(database_url: str, tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 async def old(ahead: str, contract: Contract, tmp_path: Path) -> AsyncIterator[Client]:
     """A client of this version, which is the one before."""
-    app = create_app(make_settings(ahead, tmp_path), passwords=Passwords(CHEAP))
-    transport = httpx2.ASGITransport(app=app)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://testserver") as http:
-        yield Client(http, app, contract)
-    await app.state.database.dispose()
+    async with app_of(make_settings(ahead, tmp_path)) as app:
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://testserver") as http:
+            yield Client(http, app, contract)
 
 
 async def test_the_version_before_works_on_the_tables_of_the_version_after(

@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from app.core.security import Passwords
 from app.crud import users
-from app.main import create_app
+from app.main import close_app, create_app
 from tests.conftest import CHEAP, make_settings, migrate
 from tests.support.client import API, PASSWORD
 
@@ -59,7 +59,7 @@ class Served:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        await self.app.state.database.dispose()
+        await close_app(self.app)
         await send({"type": "lifespan.shutdown.complete"})
 
 
@@ -79,7 +79,7 @@ async def _add_admin(app: FastAPI) -> None:
     password_hash = await app.state.passwords.hash(PASSWORD)
     async with app.state.database.begin() as session:
         await users.create_admin(session, email=EMAIL, name="Root", password_hash=password_hash)
-    await app.state.database.dispose()
+    await close_app(app)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from uvicorn.supervisors import Multiprocess, multiprocess
 
 from app import serving
 from app.core.security import Passwords
-from app.main import create_app
+from app.main import close_app, create_app
 from tests.conftest import CHEAP, make_settings
 from tests.support.faults import eventually
 
@@ -49,6 +49,7 @@ async def running(folder: Path, **settings: object) -> AsyncIterator[InThisLoop]
         await serving_it
         # A forced exit leaves out the end of the app's lifespan.
         await app.state.dispatcher.stop()
+        await close_app(app)
 
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -15,15 +15,14 @@ from pydantic import ValidationError
 from starlette.requests import Request
 
 from app.core import problems
-from app.core.security import Passwords
-from app.main import create_app
 from app.routers import lists
 from app.routers.lists import Parsed
 from app.routers.shortcut import Shortcut
 from app.schemas.pages import PageQuery
 from app.schemas.posts import PostQuery
 from app.schemas.users import UserQuery
-from tests.conftest import CHEAP, make_settings
+from tests.conftest import make_settings
+from tests.support.apps import app_of
 from tests.support.client import API, Client, Person
 from tests.support.people import newcomer
 
@@ -56,10 +55,9 @@ async def longer_way(
     client: Client, database_url: str, tmp_path: Path
 ) -> AsyncIterator[tuple[FastAPI, FastAPI]]:
     """The app, and one on the same database that tries one route after the other."""
-    without = create_app(make_settings(database_url, tmp_path), passwords=Passwords(CHEAP))
-    assert isinstance(without.router.routes.pop(0), Shortcut)
-    yield client.app, without
-    await without.state.database.dispose()
+    async with app_of(make_settings(database_url, tmp_path)) as without:
+        assert isinstance(without.router.routes.pop(0), Shortcut)
+        yield client.app, without
 
 
 PARAMETERS = ("user_id", "role_id", "post_id", "mail_id", "session_id")

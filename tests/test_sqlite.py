@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import OperationalError
 
 from app import sqlite
 from app.database import Database
-from app.sqlite import Connection, Opener
+from app.sqlite import Connection, Opener, open_raw
 from tests.support.client import Client
 from tests.support.crowd import at_once, patient_app, statuses
+from tests.support.faults import eventually
 from tests.support.people import newcomer
 from tests.support.tags import add_tag, number_of_tags
 
@@ -63,6 +66,45 @@ async def longest_pause(task: asyncio.Future[Any]) -> float:
         await asyncio.sleep(0.001)
         longest = max(longest, time.perf_counter() - before)
     return longest
+
+
+# --- Opening -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_was_opened_for_a_task_that_was_cancelled_is_closed(
+    opener: Opener, monkeypatch: pytest.MonkeyPatch, *, fails: bool
+) -> None:
+    """The thread that opens it cannot be cancelled."""
+    ended: list[sqlite3.Connection | None] = []
+    let_through = threading.Event()
+
+    def open_slowly(url: URL) -> sqlite3.Connection:
+        let_through.wait(5)
+        connection = None if fails else open_raw(url)
+        ended.append(connection)
+        if connection is None:
+            raise sqlite3.OperationalError("unable to open database file")
+        return connection
+
+    monkeypatch.setattr(sqlite, "open_raw", open_slowly)
+    opening = asyncio.create_task(opener())
+    await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    let_through.set()
+    await eventually(lambda: len(ended) == 1)
+    if ended[0] is not None:
+        await eventually(partial(is_closed, ended[0]))
+
+
+def is_closed(connection: sqlite3.Connection) -> bool:
+    try:
+        connection.total_changes  # noqa: B018 refused when it is closed
+    except sqlite3.ProgrammingError:
+        return True
+    return False
 
 
 # --- Turns ---------------------------------------------------------------------------------------

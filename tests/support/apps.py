@@ -7,11 +7,23 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
+from fastapi import FastAPI
 
+from app.config import Settings
 from app.core.security import Passwords
-from app.main import create_app
+from app.main import close_app, create_app
 from tests.conftest import CHEAP, make_settings
 from tests.support.client import Client
+
+
+@asynccontextmanager
+async def app_of(settings: Settings) -> AsyncIterator[FastAPI]:
+    """An app whose lifespan nobody runs, with cheap password hashes; closed after the block."""
+    app = create_app(settings, passwords=Passwords(CHEAP))
+    try:
+        yield app
+    finally:
+        await close_app(app)
 
 
 @asynccontextmanager
@@ -19,12 +31,7 @@ async def client_of(like: Client, data_dir: Path, **overrides: object) -> AsyncI
     """A client of an app with these settings; its database, and the contract, are those of
     the client `like`."""
     settings = make_settings(like.app.state.settings.database_url, data_dir, **overrides)
-    other = create_app(settings, passwords=Passwords(CHEAP))
-    transport = httpx2.ASGITransport(app=other)
-    try:
+    async with app_of(settings) as other:
+        transport = httpx2.ASGITransport(app=other)
         async with httpx2.AsyncClient(transport=transport, base_url="http://testserver") as http:
             yield Client(http, other, like.contract)
-    finally:
-        await other.state.gate.close()
-        await other.state.readiness.close()
-        await other.state.database.dispose()

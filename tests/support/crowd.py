@@ -16,7 +16,7 @@ from sqlalchemy import Select
 from app import database as app_database
 from app.core.security import Passwords
 from app.database import Database
-from app.main import create_app
+from app.main import close_app, create_app
 from tests.conftest import CHEAP, make_settings
 
 PATIENCE_SECONDS = 30
@@ -29,8 +29,10 @@ async def patient_app(database_url: str, data_dir: Path) -> AsyncIterator[FastAP
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(app_database, "POOL_TIMEOUT_SECONDS", PATIENCE_SECONDS)
         app = create_app(settings, passwords=Passwords(CHEAP))
-    yield app
-    await app.state.database.dispose()
+    try:
+        yield app
+    finally:
+        await close_app(app)
 
 
 async def at_once(requests: Iterable[Awaitable[httpx2.Response]]) -> list[httpx2.Response]:

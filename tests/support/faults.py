@@ -27,12 +27,11 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 
 from app import sqlite
-from app.core.security import Passwords
 from app.database import Database
-from app.main import create_app
 from app.models import Base
 from app.models.outbox import Mail
-from tests.conftest import CHEAP, make_settings
+from tests.conftest import make_settings
+from tests.support.apps import app_of
 from tests.support.client import Client
 from tests.support.openapi import Contract
 from tests.support.sql import engines
@@ -77,15 +76,13 @@ async def served_client(
     url: str, data_dir: Path, contract: Contract, **overrides: object
 ) -> AsyncIterator[Client]:
     """A client, over TCP, of an app of its own on some database."""
-    app = create_app(make_settings(url, data_dir, **overrides), passwords=Passwords(CHEAP))
     limits = httpx2.Limits(max_connections=300)
     async with (
+        app_of(make_settings(url, data_dir, **overrides)) as app,
         serve(app) as base_url,
         httpx2.AsyncClient(base_url=base_url, timeout=30, limits=limits) as http,
     ):
         yield Client(http, app, contract)
-    await app.state.readiness.close()
-    await app.state.database.dispose()
 
 
 async def eventually(condition: Callable[[], bool], *, seconds: float = 10) -> None:
