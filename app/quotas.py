@@ -107,7 +107,7 @@ _BY_DOOR: Mapping[Door, Mapping[Whom, tuple[Quota, ...]]] = {
     Door.forgot: _MAILS,
     Door.resend: _MAILS,
     # The setting POSTS_PER_MINUTE says how many.
-    Door.write: {Whom.account: (Quota(60, MINUTE),)},
+    Door.write: {Whom.account: (Quota(600, MINUTE),)},
 }
 RULES: Mapping[Door, Mapping[Whom, tuple[Quota, ...]]] = {
     door: rules if door is Door.write else {**rules, **_INVALID} for door, rules in _BY_DOOR.items()

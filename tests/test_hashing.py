@@ -88,6 +88,7 @@ def refused(tasks: list[asyncio.Task[str]]) -> int:
 async def desk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
     """With somebody at work already; in the end nobody is left over."""
     monkeypatch.setattr(hashing, "_SMOOTHING", 0)
+    monkeypatch.setattr(hashing, "LEAST_WAITING", 20)
     with ThreadPoolExecutor(1) as threads:
         desk = Desk(threads)
         first = await desk.send("first")
@@ -194,7 +195,7 @@ async def test_how_many_may_wait_depends_on_how_long_the_work_takes() -> None:
             HashingQueue(threads, count=2, seconds=seconds).capacity
             for seconds in (0.0, 0.001, 0.018, 0.06, 5)
         ]
-    assert capacities == [256, 256, 133, 40, 20]
+    assert capacities == [256, 256, 133, 128, 128]
 
 
 async def test_the_time_that_the_work_takes_is_learned() -> None:
@@ -299,7 +300,7 @@ async def test_who_looks_something_up_first_has_a_slot(desk: Desk) -> None:
     desk.let_all_go()
     await asyncio.wait(tasks)
     counted = Counter("done" if not task.exception() else "refused" for task in tasks)
-    assert 60 <= counted["done"] <= 128
+    assert 60 <= counted["done"] <= hashing.LEAST_SLOTS
 
 
 async def test_what_is_remembered_of_networks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ async def look_ups(person: Person) -> int:
     """How often the database is asked who somebody is, in one request."""
     with sql.watched(person.database) as sent:
         await person.get("/users/me")
-    return sum("FROM sessions" in each.text for each in sent)
+    return sum("JOIN sessions" in each.text for each in sent)
 
 
 async def role_of(person: Person, admin: Person) -> str:

@@ -166,7 +166,7 @@ async def counted(person: Person, listing: Listing, **params: object) -> int:
     asked = [
         statement
         for statement in sent
-        if "JOIN users ON users.id = sessions.user_id" not in statement.text
+        if "JOIN sessions ON sessions.user_id = users.id" not in statement.text
     ]
     assert len(sent) - len(asked) <= 1, "one statement identifies the caller"
     return len(asked)

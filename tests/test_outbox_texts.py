@@ -42,15 +42,17 @@ LINKED = {
     MailKind.email_change: Purpose.change_email,
 }
 OTHERS = set(MailKind) - set(LINKED)
+_PRODUCTION: dict[str, object] = {
+    "environment": "production",
+    "public_url": "https://api.example.com",
+    "rate_limit_disabled_on_purpose": True,
+}
+_SMTP: dict[str, object] = {"smtp_host": "mail.example.com"}
 SITES: dict[str, dict[str, object]] = {
     "development": {},
-    "development with SMTP": {"smtp_host": "mail.example.com"},
-    "production": {"environment": "production", "public_url": "https://api.example.com"},
-    "production with SMTP": {
-        "environment": "production",
-        "public_url": "https://api.example.com",
-        "smtp_host": "mail.example.com",
-    },
+    "development with SMTP": _SMTP,
+    "production": _PRODUCTION,
+    "production with SMTP": _PRODUCTION | _SMTP,
 }
 
 

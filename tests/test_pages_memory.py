@@ -93,7 +93,7 @@ async def test_a_page_asked_for_again_skips_over_nothing(client: Client) -> None
             (rows,) = [
                 each.text
                 for each in sent
-                if "JOIN users ON users.id = sessions.user_id" not in each.text
+                if "JOIN sessions ON sessions.user_id = users.id" not in each.text
             ]
             assert re.search("[<>]=", rows), "from where the page begins"
 

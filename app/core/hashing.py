@@ -25,11 +25,12 @@ from app.core.groups import block_of
 R = TypeVar("R")
 # What waits is so much work at most, or so many pieces of it.
 BACKLOG_SECONDS = 1.2
-LEAST_WAITING, MOST_WAITING = 20, 256
+# At least so many that a burst of one client's fits into the half of its network.
+LEAST_WAITING, MOST_WAITING = 128, 256
 # Of one account from one network.
 WAITING_OF_ACCOUNT = 10
 # Requests that look something up before they wait, and those that wait, have slots.
-LEAST_SLOTS = 128
+LEAST_SLOTS = 256
 # Surplus learns within a tenth of a second that it is; what has waited longer is kept.
 DISPLACEABLE_SECONDS = 0.08
 # What has waited for so long has every other turn, whoever else is there.
