@@ -24,7 +24,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from alembic import context
 from app.config import read_settings
-from app.database import connect, is_transient, on_cluster
+from app.database import connect, on_cluster
+from app.db.errors import is_transient
 from app.migration_lease import BEAT_SECONDS, LEASES, Lease
 from app.models import Base
 from app.models.base import UtcDateTime

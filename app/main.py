@@ -22,6 +22,7 @@ from app.crud.denials import Denials
 from app.crud.idempotency import REPLAYED, Replay
 from app.crud.pages import Cursors, Pages
 from app.crud.sessions import Identities
+from app.db import errors
 from app.readiness import Readiness
 from app.reading import open_reader
 from app.routers import (
@@ -161,7 +162,7 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """`core/middleware.py` lists them; the last one added is the first one met."""
-    app.add_middleware(Recover, is_transient=database.is_transient, refusal_of=database.refusal_of)
+    app.add_middleware(Recover, is_transient=errors.is_transient, refusal_of=errors.refusal_of)
     app.add_middleware(LoginAdmission)
     app.add_middleware(Deadline, seconds=settings.request_timeout_seconds)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)

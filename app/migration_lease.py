@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.schema import CreateTable
 
-from app.database import is_transient
+from app.db.errors import is_transient
 
 # Not in the metadata of the models: it is there on clusters alone, before the first migration.
 LEASES = Table(

@@ -21,6 +21,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from app import database
 from app.core.exceptions import Conflict, Unavailable
 from app.core.failures import described, is_of_database
+from app.db import errors
 from tests.conftest import make_settings
 from tests.support.faults import sqlite_error
 
@@ -91,8 +92,8 @@ DEFECTS = [
 @pytest.mark.parametrize("error", TRANSIENT, ids=str)
 def test_what_may_succeed_at_once_is_tried_again_and_else_an_outage(error: Exception) -> None:
     """A11"""
-    assert database.is_transient(error)
-    assert isinstance(database.refusal_of(error), Unavailable)
+    assert errors.is_transient(error)
+    assert isinstance(errors.refusal_of(error), Unavailable)
 
 
 def behind(error: Exception, *causes: Exception, by: str = "__context__") -> Exception:
@@ -129,8 +130,8 @@ HIDDEN = [
 
 @pytest.mark.parametrize("error", HIDDEN, ids=repr)
 def test_what_may_succeed_at_once_is_known_wherever_it_surfaces(error: Exception) -> None:
-    assert database.is_transient(error)
-    assert isinstance(database.refusal_of(error), Unavailable)
+    assert errors.is_transient(error)
+    assert isinstance(errors.refusal_of(error), Unavailable)
 
 
 @pytest.mark.parametrize(
@@ -146,42 +147,42 @@ def test_what_may_succeed_at_once_is_known_wherever_it_surfaces(error: Exception
     ids=repr,
 )
 def test_a_transaction_that_was_gone_already_is_run_again(error: Exception) -> None:
-    assert database.is_transient(error)
+    assert errors.is_transient(error)
 
 
 def test_a_chain_that_bites_its_tail_has_an_end() -> None:
     error = behind(ValueError("a"), KeyError("b"))
     assert error.__context__ is not None
     error.__context__.__cause__ = error
-    assert not database.is_transient(error)
-    assert database.refusal_of(ExceptionGroup("more", [error])) is None
+    assert not errors.is_transient(error)
+    assert errors.refusal_of(ExceptionGroup("more", [error])) is None
 
 
 def test_an_outage_hidden_by_a_clean_up_that_failed_is_an_outage() -> None:
     away = wrapped(pymysql.err.OperationalError(2013, "Lost connection"))
-    assert isinstance(database.refusal_of(behind(RuntimeError("closed"), away)), Unavailable)
-    assert isinstance(database.refusal_of(ExceptionGroup("", [TimeoutError()])), Unavailable)
-    assert database.refusal_of(behind(RuntimeError("ours"), TimeoutError())) is None
+    assert isinstance(errors.refusal_of(behind(RuntimeError("closed"), away)), Unavailable)
+    assert isinstance(errors.refusal_of(ExceptionGroup("", [TimeoutError()])), Unavailable)
+    assert errors.refusal_of(behind(RuntimeError("ours"), TimeoutError())) is None
 
 
 @pytest.mark.parametrize("error", OUTAGES, ids=repr)
 def test_a_database_that_is_away_is_an_outage(error: Exception) -> None:
     """A9"""
-    assert not database.is_transient(error)
-    assert isinstance(database.refusal_of(error), Unavailable)
+    assert not errors.is_transient(error)
+    assert isinstance(errors.refusal_of(error), Unavailable)
 
 
 @pytest.mark.parametrize("error", LOST_RACES, ids=str)
 def test_a_key_that_somebody_else_took_is_a_conflict(error: Exception) -> None:
-    assert not database.is_transient(error)
-    assert isinstance(database.refusal_of(error), Conflict)
+    assert not errors.is_transient(error)
+    assert isinstance(errors.refusal_of(error), Conflict)
 
 
 @pytest.mark.parametrize("error", DEFECTS, ids=str)
 def test_a_defect_of_ours_is_neither(error: Exception) -> None:
     """It must reach the log with its trace."""
-    assert not database.is_transient(error)
-    assert database.refusal_of(error) is None
+    assert not errors.is_transient(error)
+    assert errors.refusal_of(error) is None
 
 
 @pytest.mark.parametrize(

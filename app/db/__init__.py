@@ -1,0 +1,1 @@
+"""The database below the engine: what its errors mean."""
