@@ -44,7 +44,7 @@ class Unit:
         *,
         is_cluster: bool = False,
     ) -> None:
-        self._dialect = dialect
+        self.dialect = dialect
         self._execute = execute
         self._written = written
         self.is_cluster = is_cluster
@@ -62,14 +62,14 @@ class Unit:
 
     def rows(self, query: Query, **given: Any) -> Values:
         """What a query finds, after what was written so far, as it goes into JSON."""
-        compiled = query.compiled(self._dialect)
+        compiled = query.compiled(self.dialect)
         found = self._execute(compiled.sql, compiled.arguments(given)).fetchall()
         return compiled.converted([tuple(row) for row in found])
 
     def insert(self, model: type[Base], **values: Any) -> dict[str, Any]:
         """Write one row, with the defaults of its model: all its values as they go into JSON,
         with the key the database made."""
-        prepared = _insertion(model, self._dialect)
+        prepared = _insertion(model, self.dialect)
         row = prepared.complete(values)
         done = self._execute(prepared.sql, prepared.arguments(row))
         self._written.add((prepared.table, Act.insert))
@@ -99,7 +99,7 @@ class Unit:
         values = {"guard": table.c.guard + 1, "updated_at": table.c.updated_at}
         statement = update(table).where(which).values(values)
         literal: Any = {"literal_binds": True}
-        self._execute(str(statement.compile(dialect=self._dialect, compile_kwargs=literal)), ())
+        self._execute(str(statement.compile(dialect=self.dialect, compile_kwargs=literal)), ())
 
 
 async def in_session(session: AsyncSession, work: Callable[[Unit], T]) -> T:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
+import httpx2
 import pytest
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -128,3 +130,33 @@ async def test_an_account_deleted_elsewhere_is_no_longer_read(
     async with other_process.begin() as session:
         await soft_delete(session, person.id)
     assert (await person.get("/users/me")).status_code == 401
+
+
+Write = Callable[[Person, int], Awaitable[httpx2.Response]]
+
+
+def create_post(person: Person, _: int) -> Awaitable[httpx2.Response]:
+    return person.post("/posts", {"title": "Written late", "content": ""})
+
+
+def update_post(person: Person, post_id: int) -> Awaitable[httpx2.Response]:
+    return person.patch(f"/posts/{post_id}", {"title": "Changed late"})
+
+
+@pytest.mark.parametrize("write", [create_post, update_post])
+@pytest.mark.usefixtures("long_memory")
+async def test_a_write_that_waits_for_a_removal_sees_it(
+    client: Client, other_process: Database, write: Write
+) -> None:
+    """A65: it waits for the lock of a transaction that takes the role away, and is refused by what
+    that has committed; PostgreSQL would show what stood there before the wait."""
+    moderator = await holder(client, Permission.posts_write, Permission.posts_moderate)
+    post = await (await client.user()).write()
+    assert (await moderator.get("/auth/sessions")).status_code == 200, "the caller is remembered"
+    async with other_process.begin() as session:
+        await session.execute(select(User.id).where(User.id == moderator.id).with_for_update())
+        await revoke_roles(session, moderator.id)
+        writing = asyncio.ensure_future(write(moderator, post["id"]))
+        await asyncio.sleep(0.2)
+        assert not writing.done(), "it waits"
+    assert (await writing).status_code == 403

@@ -52,11 +52,31 @@ _CALLER = (
 CALLER = Query(_CALLER)
 
 
-def _locking(*, shared: bool) -> Query:
-    return Query(_CALLER.with_for_update(read=shared, of=[User, LoginSession]))
+class _LockedRead:
+    """Reads a caller and locks their user and session, by one statement where it can.
+
+    PostgreSQL evaluates a statement on the snapshot it took before it waited for a lock: roles
+    that were revoked meanwhile would still be there. So it reads at once what is not locked, and
+    otherwise waits for the locks first and reads by another statement.
+    """
+
+    def __init__(self, *, shared: bool) -> None:
+        lock: dict[str, Any] = {"read": shared, "of": [User, LoginSession]}
+        self._waiting = Query(_CALLER.with_for_update(**lock))
+        self._at_once = Query(_CALLER.with_for_update(**lock, skip_locked=True))
+        self._locks = Query(_CALLER.with_only_columns(User.id).with_for_update(**lock))
+
+    def rows(self, unit: Unit, given: dict[str, Any]) -> Values:
+        if unit.dialect.name != "postgresql":
+            return unit.rows(self._waiting, **given)
+        found = unit.rows(self._at_once, **given)
+        if not found:
+            unit.rows(self._locks, **given)
+            found = unit.rows(CALLER, **given)
+        return found
 
 
-_SHARED, _EXCLUSIVE = _locking(shared=True), _locking(shared=False)
+_SHARED, _EXCLUSIVE = _LockedRead(shared=True), _LockedRead(shared=False)
 _ADMIN_ID = select(Role.id).where(Role.name == ADMIN_ROLE).scalar_subquery()
 # By its id: MariaDB locks each index entry it walks, and two ways to one row can deadlock.
 _RIGHTS_LOCK = Query(select(Role.id).where(Role.id == _ADMIN_ID).with_for_update())
@@ -96,7 +116,8 @@ def confirm(
     """
     given = caller_parameters(user_id=caller.user_id, session_id=caller.session_id)
     # On a cluster the session is also written, and so locked for that.
-    rows = unit.rows(_EXCLUSIVE if exclusive or unit.is_cluster else _SHARED, **given)
+    read = _EXCLUSIVE if exclusive or unit.is_cluster else _SHARED
+    rows = read.rows(unit, given)
     found = caller_of(rows, user_id=caller.user_id, session_id=caller.session_id)
     if any_of:
         require(found, *any_of)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from urllib.parse import unquote_plus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.exceptions import Overloaded
+from app.core.exceptions import AppError, Overloaded
 from app.core.problems import problem
 from app.core.security import Passwords
 from app.models.users import email_key
@@ -22,8 +23,8 @@ class LoginAdmission:
     """Holds a slot for hashing (`core/hashing.py`) around each login, or answers 503.
 
     In a storm most logins are refused. Refused here, a login costs a third of what it would cost
-    behind the parser of forms and the limits of attempts. The account is read from the first part
-    of the body; a form that comes in more parts is counted for its network alone.
+    behind the parser of forms and the limits of attempts. The slot is held from the end of the
+    body on: nobody who waits for a client has one.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -33,25 +34,50 @@ class LoginAdmission:
         if scope["type"] != "http" or scope["path"] != _PATH or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        first: Message | None = await receive()
-        assert first is not None
-        body: bytes = first.get("body", b"")
-
-        async def receive_again() -> Message:
-            nonlocal first
-            message, first = first, None
-            return message if message is not None else await receive()
-
-        if _REFRESHES in body:
-            await self.app(scope, receive_again, send)
+        body = _Body(receive)
+        await body.read()
+        if body.failure is not None or _REFRESHES in body.form:
+            await self.app(scope, body.receive, send)
             return
         passwords: Passwords = scope["app"].state.passwords
         try:
-            with passwords.slot(_account_in(body)):
-                await self.app(scope, receive_again, send)
+            with passwords.slot(_account_in(body.form)):
+                await self.app(scope, body.receive, send)
         # What the route raises was answered within.
         except Overloaded as refusal:
             await problem(refusal, scope)(scope, receive, send)
+
+
+class _Body:
+    """A body that is read once here, and handed on part by part to the route behind."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.failure: Exception | None = None
+        self._receive = receive
+        self._messages: deque[Message] = deque()
+
+    @property
+    def form(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self._messages)
+
+    async def read(self) -> None:
+        """Read to the end, which `BodyLimit` bounds. What it refuses is kept for the route, where
+        errors are answered and counted."""
+        is_more = True
+        while is_more:
+            try:
+                self._messages.append(await self._receive())
+            except AppError as error:
+                self.failure = error
+                return
+            is_more = self._messages[-1].get("more_body", False)
+
+    async def receive(self) -> Message:
+        if self._messages:
+            return self._messages.popleft()
+        if self.failure is not None:
+            raise self.failure
+        return await self._receive()
 
 
 def _account_in(form: bytes) -> str | None:
