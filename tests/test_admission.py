@@ -56,10 +56,13 @@ async def test_nobody_who_is_still_sending_has_a_slot(client: Client) -> None:
         asyncio.ensure_future(client.http.post(LOGIN, content=trickle(), headers=FORM))
         for _ in range(LEAST_SLOTS * 2)
     ]
-    await all_began.wait()
-    assert (await client.log_in(email))["access_token"]
-    is_over.set()
-    await asyncio.gather(*sending)
+    try:
+        async with asyncio.timeout(30):
+            await all_began.wait()
+        assert (await client.log_in(email))["access_token"]
+    finally:
+        is_over.set()
+        await asyncio.gather(*sending)
 
 
 async def test_a_client_that_hangs_up_leaves_no_slot(client: Client) -> None:

@@ -43,16 +43,18 @@ class Rival:
         names = ", ".join(row)
         values = ", ".join(f":{name}" for name in row)
         await self._connection.execute(text(_WEIGHT), _WEIGHT_ROWS)
-        await self._connection.execute(
-            text(f"INSERT INTO {table} ({names}) VALUES ({values})"),
-            row,
-        )
+        # At the last moment: the request reads, with locks, what it is about to insert.
+        insertion = text(f"INSERT INTO {table} ({names}) VALUES ({values})")
         arrived = asyncio.Event()
+
+        async def be_first() -> None:
+            await self._connection.execute(insertion, row)
+            arrived.set()
+            await self._blocked()
 
         def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
             if statement.startswith(f"INSERT INTO {table}") and not arrived.is_set():
-                arrived.set()
-                await_only(self._blocked())
+                await_only(be_first())
 
         engine = self._database.engine.sync_engine
         event.listen(engine, "before_cursor_execute", note)

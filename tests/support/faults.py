@@ -235,11 +235,12 @@ def counted_failures(database: Database) -> Iterator[list[BaseException]]:
 
 @contextmanager
 def counted_locks(database: Database) -> Iterator[list[str]]:
-    """The statements sent meanwhile that lock rows."""
+    """The statements sent meanwhile that wait for the locks of rows."""
     sent: list[str] = []
+    endings = ("FOR UPDATE", "FOR UPDATE OF USERS", "FOR UPDATE OF USERS, SESSIONS")
 
     def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        if statement.rstrip().upper().endswith(("FOR UPDATE", "FOR UPDATE OF USERS")):
+        if statement.rstrip().upper().endswith(endings):
             sent.append(statement)
 
     event.listen(database.engine.sync_engine, "before_cursor_execute", note)
