@@ -88,7 +88,7 @@ def refused(tasks: list[asyncio.Task[str]]) -> int:
 async def desk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
     """With somebody at work already; in the end nobody is left over."""
     monkeypatch.setattr(hashing, "_SMOOTHING", 0)
-    monkeypatch.setattr(hashing, "LEAST_WAITING", 20)
+    monkeypatch.setattr(hashing, "BURST", 0)
     with ThreadPoolExecutor(1) as threads:
         desk = Desk(threads)
         first = await desk.send("first")
@@ -193,9 +193,9 @@ async def test_how_many_may_wait_depends_on_how_long_the_work_takes() -> None:
     with ThreadPoolExecutor(1) as threads:
         capacities = [
             HashingQueue(threads, count=2, seconds=seconds).capacity
-            for seconds in (0.0, 0.001, 0.018, 0.06, 5)
+            for seconds in (0.0, 0.001, 0.018, 0.03, 0.06, 5)
         ]
-    assert capacities == [256, 256, 133, 128, 128]
+    assert capacities == [256, 256, 133, 128, 100, 20]
 
 
 async def test_the_time_that_the_work_takes_is_learned() -> None:

@@ -25,8 +25,9 @@ from app.core.groups import block_of
 R = TypeVar("R")
 # What waits is so much work at most, or so many pieces of it.
 BACKLOG_SECONDS = 1.2
-# At least so many that a burst of one client's fits into the half of its network.
-LEAST_WAITING, MOST_WAITING = 128, 256
+LEAST_WAITING, MOST_WAITING = 20, 256
+# A burst may take longer: half of it, from one network, is still answered before the deadline.
+BURST, BURST_SECONDS = 128, 3.0
 # Of one account from one network.
 WAITING_OF_ACCOUNT = 10
 # Requests that look something up before they wait, and those that wait, have slots.
@@ -89,8 +90,9 @@ class HashingQueue:
     @property
     def capacity(self) -> int:
         """How many may wait, by how long the work took of late."""
-        fitting = self._count * BACKLOG_SECONDS / max(self._seconds, 0.001)
-        return min(max(int(fitting), LEAST_WAITING), MOST_WAITING)
+        a_second = self._count / max(self._seconds, 0.001)
+        burst = min(a_second * BURST_SECONDS, BURST)
+        return int(min(max(a_second * BACKLOG_SECONDS, burst, LEAST_WAITING), MOST_WAITING))
 
     @contextmanager
     def reserve(self, network: str, account: str | None = None) -> Iterator[None]:
