@@ -172,7 +172,7 @@ EXPECTED: list[tuple[Callable[[People], Awaitable[httpx2.Response]], set[str]]] 
     (admin_left, RIGHTS | {"session of OTHER"}),
     (user_deleted, RIGHTS | BY_BOSS),
     (revoked, RIGHTS | BY_BOSS | {"session of HOLDER"}),
-    (assigned, RIGHTS | BY_BOSS),
+    (assigned, RIGHTS | BY_BOSS | {"user ANA"}),
     (assigned_again, RIGHTS | BY_BOSS),
     (role_renamed, RIGHTS | BY_BOSS),
     (role_unchanged, RIGHTS | BY_BOSS),
