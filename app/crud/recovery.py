@@ -12,7 +12,7 @@ from app.core.exceptions import EmailTaken
 from app.core.keys import SecretKeys
 from app.core.passwords import Policy
 from app.core.security import Passwords
-from app.crud import audit, guards, one_time, outbox, sessions, users
+from app.crud import audit, one_time, outbox, sessions, users
 from app.crud.base import flush_or_conflict
 from app.database import Database
 from app.models.audit import AuditAct
@@ -108,8 +108,6 @@ async def replace_password_links(session: AsyncSession, *, keys: SecretKeys, use
     Those who could read the old ones may not read the new ones: the outbox shows links only to
     those who may manage the recipient.
     """
-    # On a cluster it conflicts with a link that is asked for on another node right now.
-    await guards.touch_user(session, user.id)
     for purpose in await one_time.outstanding(session, user=user, purposes=_SETS_A_PASSWORD):
         values = await one_time.issue(session, keys=keys, user=user, purpose=purpose)
         outbox.enqueue(session, _MAILS[purpose], user, **values)

@@ -165,6 +165,8 @@ async def assign(
     gained = set(role.permissions) - set(user.permissions)
     if not await add_if_missing(session, UserRole(user_id=user.id, role_id=role.id)):
         return
+    # On a cluster it conflicts with a link that they ask for, or with their leaving, elsewhere.
+    await guards.touch_user(session, user.id)
     audit.record(session, AuditAct.role_granted, user, role_id=role.id, role=role.name)
     if reach_beyond_own_rows(gained):
         await recovery.replace_password_links(session, keys=keys, user=user)
