@@ -155,7 +155,7 @@ async def test_a_role_that_grants_more_ends_the_links_of_all_who_have_it(client:
         await give(admin, await invited(admin, email), role_id)
     await invited(admin, "other@example.com")
     tokens = [await token_to(client, email) for email in [*emails, "other@example.com"]]
-    changes = (
+    changes: tuple[dict[str, object], ...] = (
         {"description": "Other"},
         {"permissions": []},
         {"permissions": ["posts:write"]},
