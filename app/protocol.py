@@ -47,6 +47,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._unfinished = 0  # bytes since the last head was complete, but for those of the body
+        self._is_in_head = False
         self._unparsed = b""
         self._is_refused = False
         self._discarded = 0
@@ -64,8 +65,17 @@ class BoundedProtocol(HttpToolsProtocol):
             self._unparsed += data
             self._parse_on()
 
+    def on_message_begin(self) -> None:
+        self._is_in_head = True
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; leave out what stands behind a chunked body (RFC 9110 §6.5.1)."""
+        if self._is_in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        self._unfinished = 0
+        self._unfinished, self._is_in_head = 0, False
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

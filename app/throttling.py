@@ -137,12 +137,9 @@ class Attempt:
             wanted += self._buckets(Whom.everyone)
         await self._take(wanted)
 
-    async def move_to(self, door: Door) -> None:
-        """It turns out to be a try at another door: count it there instead."""
-        await self._add(self._taken, -1)
-        self.door, self._taken = door, []
-        self._rules = self._gate.rules(door)
-        await self.enter()
+    def move_to(self, door: Door) -> None:
+        """Make it a try at another door than the one it was sent to; not entered yet."""
+        self.door, self._rules = door, self._gate.rules(door)
 
     async def failed(self, error: BaseException) -> None:
         """It ended with an error. Raises TooManyRequests for one wrong token, or one request

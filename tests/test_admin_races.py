@@ -12,12 +12,16 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.permissions import ADMIN_ROLE, Caller
+from app.core.permissions import ADMIN_ROLE, GRANTING, Caller, Permission
+from app.crud import admins as admins_module
+from app.crud import authorization
 from app.crud.sessions import Identities
 from app.database import Database
 from app.models.roles import Role
 from app.models.users import User, UserRole
+from app.writing import Unit
 from tests.conftest import wipe
 from tests.support.client import PASSWORD, Client, Person
 from tests.support.crowd import at_once, count, patient_app, statuses
@@ -121,6 +125,66 @@ async def test_an_admin_remains_whenever_the_requests_meet(client: Client) -> No
         assert len(lost(responses)) == 1, statuses(responses)
         assert set(lost(responses)) <= {"invalid_token", "insufficient_scope"}
         assert await admins(client.database) == 1
+
+
+@pytest.fixture
+def locks(monkeypatch: pytest.MonkeyPatch) -> list[Unit]:
+    """The transactions that have asked for the lock of rights."""
+    found: list[Unit] = []
+    take = authorization.lock_rights
+
+    def lock_rights(unit: Unit) -> None:
+        found.append(unit)
+        take(unit)
+
+    monkeypatch.setattr(authorization, "lock_rights", lock_rights)
+    return found
+
+
+async def test_who_is_no_admin_leaves_without_the_lock_of_rights(
+    client: Client, locks: list[Unit]
+) -> None:
+    """However long it takes to delete their posts, rights change meanwhile."""
+    one, _, _ = await two_admins(client)
+    leaving = [
+        await client.user("Ana"),
+        await client.holder(Permission.posts_write, *GRANTING),
+    ]
+    for person in leaving:
+        assert (await leave(person, 0, 0)).status_code == 204
+    assert locks == []
+    assert (await leave(one, 0, 0)).status_code == 204
+    assert locks
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_who_is_made_an_admin_while_they_leave_is_taken_for_one(
+    client: Client, locks: list[Unit], monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """The last admin stays, whoever they were when their request began."""
+    one, other, role = await two_admins(client)
+    ana, looks, is_admin = await client.user("Ana"), list[bool](), admins_module.is_admin
+
+    async def look(session: AsyncSession, *, user_id: int) -> bool:
+        found = await is_admin(session, user_id=user_id)
+        looks.append(found)
+        if len(looks) == 1:
+            assert (await one.put(f"/users/{ana.id}/roles/{role}")).status_code == 204
+            for admin in [one, other][others:]:
+                assert (await demote(ana, admin.id, role)).status_code == 204
+            locks.clear()
+        return found
+
+    monkeypatch.setattr(admins_module, "is_admin", look)
+    left = await leave(ana, 0, 0)
+    assert looks[0] is False
+    assert all(looks[1:])
+    assert locks
+    if others:
+        assert left.status_code == 204
+    else:
+        assert (left.status_code, left.json()["code"]) == (409, "last_admin")
+    assert await admins(client.database) == 1
 
 
 async def admins(database: Database) -> int:

@@ -86,16 +86,31 @@ def test_those_of_equal_size_lose_in_turn() -> None:
     assert [number for number in range(200) if not counters.count(str(number))] == [0, 1]
 
 
-def test_keys_without_a_limit_go_before_those_with_one() -> None:
+def test_keys_without_a_limit_go_before_those_with_one_of_the_same_owner() -> None:
     """Known networks are many and kept for long: what is counted is worth more."""
     counters = LocalCounters(max_keys=10)
-    for number in range(8):
+    for number in range(6):
         counters.add(window(number, ATTACKER))
+    for number in (6, 7):
+        counters.add(window(number, ATTACKER, limit=0))
     for number in (8, 9):
         counters.add(window(number, VICTIM, limit=0))
     for number in (10, 11, 12):
         counters.add(window(number, VICTIM))
-    assert [number for number in range(13) if not counters.count(str(number))] == [0, 8, 9]
+    assert [number for number in range(13) if not counters.count(str(number))] == [0, 6, 7]
+
+
+def test_owners_of_many_keys_take_no_marks_from_those_of_few() -> None:
+    """A mark says for a month that a network is known, and has no limit."""
+    counters = LocalCounters()
+    marks = [window(f"mark {number}", f"office {number // 20}", limit=0) for number in range(200)]
+    counted = window("counted", VICTIM)
+    for each in [*marks, counted]:
+        counters.add(each)
+    for number in range(MAX_KEYS + 500):
+        counters.add(window(number, f"attacker {number % 2_000}"))
+    assert all(counters.count(each.key) for each in [*marks, counted])
+    assert MAX_KEYS * 0.98 <= len(counters) <= MAX_KEYS
 
 
 def test_when_every_key_limits_new_ones_are_counted_together(clock: Clock) -> None:

@@ -125,6 +125,10 @@ def admin_left(people: People) -> Awaitable[httpx2.Response]:
     return people.other.delete("/users/me", {"current_password": PASSWORD})
 
 
+def user_left(people: People) -> Awaitable[httpx2.Response]:
+    return people.ana.delete("/users/me", {"current_password": PASSWORD})
+
+
 def user_deleted(people: People) -> Awaitable[httpx2.Response]:
     return people.boss.delete(f"/users/{people.ana.id}")
 
@@ -170,9 +174,10 @@ EXPECTED: list[tuple[Callable[[People], Awaitable[httpx2.Response]], set[str]]] 
     (admin_disabled, RIGHTS | BY_BOSS),
     (admin_deleted, RIGHTS | BY_BOSS),
     (admin_left, RIGHTS | {"session of OTHER"}),
+    (user_left, {"session of ANA"}),
     (user_deleted, RIGHTS | BY_BOSS),
     (revoked, RIGHTS | BY_BOSS | {"session of HOLDER"}),
-    (assigned, RIGHTS | BY_BOSS),
+    (assigned, RIGHTS | BY_BOSS | {"user ANA"}),
     (assigned_again, RIGHTS | BY_BOSS),
     (role_renamed, RIGHTS | BY_BOSS),
     (role_unchanged, RIGHTS | BY_BOSS),

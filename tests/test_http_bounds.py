@@ -278,6 +278,34 @@ async def test_chunks_of_single_bytes_are_a_body_like_any_other(port: int) -> No
     assert paths(got) == ["/tiny", "/last"]
 
 
+CHUNKED = b"POST %s HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+TRAILERS = b"Authorization: Bearer x\r\nExpect: 100-continue\r\nX-Forwarded-For: 192.0.2.9\r\n"
+
+
+@pytest.mark.parametrize("cut", [None, 4, 30])
+async def test_trailers_are_no_headers(port: int, cut: int | None) -> None:
+    """Neither of their own request nor of the next one, in whatever parts they arrive; whether
+    the request is under way (/p1, /slow) or waits for its turn (/p2)."""
+    last = b"1\r\nx\r\n0\r\n"
+    for path in (b"/p1", b"/slow"):
+        parts = [CHUNKED % path + last + TRAILERS[:cut], TRAILERS[cut:] if cut else b""]
+        rest = b"\r\n" + CHUNKED % b"/p2" + last + TRAILERS + b"\r\n" + LAST
+        got = await exchange(port, *parts, rest, pause=0.05)
+        answers = [path + b" 1 2", b"/p2 1 2", b"/last 0 2"]
+        assert re.findall(rb"/[a-z0-9]+ [0-9]+ [0-9]+", got) == answers
+        assert b"100 Continue" not in got
+
+
+async def test_nobody_is_who_a_trailer_says(server: Server) -> None:
+    """Read by the application itself: were it a header, it would be a bad token."""
+    head = CHUNKED % b"/api/v1/auth/email/verify/resend"
+    for trailer in (b"", b"Authorization: Bearer x\r\n"):
+        async with connected(server) as (reader, writer):
+            writer.write(head + b"0\r\n" + trailer + b"\r\n")
+            status, _, body = await answer(reader)
+            assert (status, json.loads(body)["code"]) == (401, "not_authenticated")
+
+
 async def test_the_answer_before_an_endless_head_is_given(port: int) -> None:
     got = await exchange(port, get("/slow") + get("/x")[:-2] + b"X: " + b"a" * 200_000)
     assert paths(got) == ["/slow"]

@@ -150,6 +150,25 @@ async def test_wrong_refresh_tokens_at_the_login_do_not_use_up_logins(client: Cl
     assert shown.startswith('"login-account";r=10')
 
 
+async def test_wrong_passwords_keep_nobody_from_refreshing_at_the_login(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor whoever sends too many wrong tokens there."""
+    quotas(monkeypatch, Door.login, network=(Quota(3, 60),))
+    quotas(monkeypatch, Door.refresh, network=(Quota(3, 60),))
+    home = at(client, HOME)
+    login = await home.log_in((await home.register())["email"])
+    statuses = await fail_to_login(client, "nobody@example.com", ips=[HOME] * 4)
+    assert statuses == [401] * 3 + [429]
+    form = {"grant_type": "refresh_token", "refresh_token": login["refresh_token"]}
+    assert (await home.request("POST", "/auth/login", data=form)).status_code == 200
+    wrong = form | {"refresh_token": "wrong"}
+    tries = [await home.request("POST", "/auth/login", data=wrong) for _ in range(4)]
+    assert [each.status_code for each in tries] == [401] * 3 + [429]
+    # The limit of the login is where it was.
+    assert await fail_to_login(client, "nobody@example.com", ips=[HOME]) == [429]
+
+
 async def test_registrations_are_limited_in_all(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

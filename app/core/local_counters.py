@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -39,10 +39,10 @@ class _Entry:
 class LocalCounters:
     """Counts by key. A key exists while its count is above 0 and its window is not over.
 
-    When there are `max_keys`, room is made for a hundredth of them: keys without a limit go first,
-    then those below theirs; each time the owner with the most loses those that were counted longest
-    ago. A key that limits a caller stays until its window ends. When all of them do, new keys with
-    the same limit and window are counted together.
+    When there are `max_keys`, room is made for a hundredth of them: the owner with the most keys
+    loses those without a limit first, then those below theirs, and of these the ones that were
+    counted longest ago. A key that limits a caller stays until its window ends. When all of them
+    do, new keys with the same limit and window are counted together.
     """
 
     def __init__(self, max_keys: int = MAX_KEYS) -> None:
@@ -129,12 +129,14 @@ class LocalCounters:
                 self._swept += 1
 
     def _evict(self, wanted: int) -> None:
-        for evictable in (self._without_limit, self._below_limit):
-            sizes = {owner: len(keys) for owner, keys in evictable.items()}
-            for owner, count in _from_the_largest(sizes, wanted).items():
-                for key in [*islice(evictable[owner], count)]:
-                    self._remove(key)
-                    wanted -= 1
+        indexes = (self._without_limit, self._below_limit)
+        sizes: Counter[str] = Counter()
+        for index in indexes:
+            sizes.update({owner: len(keys) for owner, keys in index.items()})
+        for owner, count in _from_the_largest(sizes, wanted).items():
+            keys = chain.from_iterable(index.get(owner, ()) for index in indexes)
+            for key in [*islice(keys, count)]:
+                self._remove(key)
 
     def _add_shared(self, window: Window, amount: int, now: float) -> int:
         entry = self._shared.get(_kind(window))

@@ -92,6 +92,11 @@ def require_may_manage(caller: Caller, permissions: Iterable[Permission]) -> Non
     require_holds(caller, set(permissions) - OWN_ROWS)
 
 
+def reach_beyond_own_rows(permissions: Iterable[Permission]) -> bool:
+    """Return whether permissions decide who may manage the user who holds them."""
+    return not OWN_ROWS.issuperset(permissions)
+
+
 def may_manage(caller: Caller, permissions: Iterable[Permission]) -> bool:
     """Return whether a caller may edit a user with these permissions: with `users:write`, by
     the rule of `require_may_manage`."""

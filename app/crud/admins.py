@@ -14,14 +14,23 @@ from app.writing import in_session
 
 
 async def keep_an_admin(session: AsyncSession, *, without: int) -> None:
-    """Raise LastAdmin if user `without` is the only active admin left.
+    """Raise LastAdmin if the (locked) user `without` is the only active admin left.
 
     Of two admins who remove each other at the same moment the second one is counted after the
-    first is gone: both hold the lock of rights.
+    first is gone: both hold the lock of rights. No other user needs it.
     """
+    if not await is_admin(session, user_id=without):
+        return
     await in_session(session, authorization.lock_rights)
     if set(await session.scalars(_active_admins())) == {without}:
         raise LastAdmin
+
+
+async def is_admin(session: AsyncSession, *, user_id: int) -> bool:
+    """Return whether a user has the role `admin`; of a locked user it stays true."""
+    having = select(UserRole.user_id).join(Role, Role.id == UserRole.role_id)
+    found = having.where(UserRole.user_id == user_id, Role.name == ADMIN_ROLE)
+    return await session.scalar(found) is not None
 
 
 async def has_admin(session: AsyncSession) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from app.core.keys import SecretKeys
 from app.crud import guards
 from app.models.base import utc_now
 from app.models.one_time_tokens import OneTimeToken, Purpose
-from app.models.users import User
+from app.models.users import User, UserRole
 
 LIFETIMES = {
     Purpose.verify_email: timedelta(days=3),
@@ -77,6 +77,31 @@ async def withdraw(session: AsyncSession, *, user: User, purposes: Collection[Pu
     )
 
 
+async def outstanding(
+    session: AsyncSession, *, user: User, purposes: Collection[Purpose]
+) -> Sequence[Purpose]:
+    """Return for which of the purposes a (locked) user has a link that works."""
+    found = await session.scalars(
+        select(OneTimeToken.purpose)
+        .where(OneTimeToken.user_id == user.id, OneTimeToken.purpose.in_(purposes), *_is_unused())
+        .order_by(OneTimeToken.id)
+    )
+    return found.all()
+
+
+async def withdraw_of_role(
+    session: AsyncSession, *, role_id: int, purposes: Collection[Purpose]
+) -> None:
+    """Make the links for some purposes worthless of all who have a role."""
+    holders = select(UserRole.user_id).where(UserRole.role_id == role_id)
+    await session.execute(
+        delete(OneTimeToken).where(
+            OneTimeToken.user_id.in_(holders), OneTimeToken.purpose.in_(purposes)
+        ),
+        execution_options={"synchronize_session": False},
+    )
+
+
 async def withdraw_everybodys(session: AsyncSession) -> int:
     """Make every link worthless; how many there were."""
     gone = await session.execute(delete(OneTimeToken))
@@ -121,9 +146,12 @@ def _is_good(token: str, purposes: Collection[Purpose]) -> list[ColumnElement[bo
     return [
         OneTimeToken.token_hash == _hash(token),
         OneTimeToken.purpose.in_(purposes),
-        OneTimeToken.used_at.is_(None),
-        OneTimeToken.expires_at > utc_now(),
+        *_is_unused(),
     ]
+
+
+def _is_unused() -> list[ColumnElement[bool]]:
+    return [OneTimeToken.used_at.is_(None), OneTimeToken.expires_at > utc_now()]
 
 
 def _derive(keys: SecretKeys, purpose: Purpose, nonce: str, key: str) -> str:

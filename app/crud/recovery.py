@@ -25,7 +25,11 @@ from app.throttling import Attempt
 # Many times what the work takes, so that it is done in time on a busy machine as well; the mail
 # that is then sent must fit in too.
 BEAT_SECONDS = 0.25
-_SETS_A_PASSWORD = (Purpose.reset_password, Purpose.invitation)
+_MAILS = {
+    Purpose.reset_password: MailKind.password_reset,
+    Purpose.invitation: MailKind.invitation,
+}
+_SETS_A_PASSWORD = tuple(_MAILS)
 _CONFIRMS_AN_ADDRESS = (Purpose.verify_email, Purpose.change_email)
 # What somebody who had the account, or its mailbox, may have asked for.
 _ENDS_WITH_PASSWORD = (*_SETS_A_PASSWORD, Purpose.change_email)
@@ -95,6 +99,27 @@ async def set_password(session: AsyncSession, *, user: User, password_hash: str)
     await one_time.withdraw(session, user=user, purposes=_ENDS_WITH_PASSWORD)
     outbox.enqueue(session, MailKind.password_changed, user)
     await session.flush()
+
+
+async def replace_password_links(session: AsyncSession, *, keys: SecretKeys, user: User) -> None:
+    """Withdraw the links that set the password of a (locked) user, who gains permissions, and
+    mail new ones.
+
+    Those who could read the old ones may not read the new ones: the outbox shows links only to
+    those who may manage the recipient.
+    """
+    for purpose in await one_time.outstanding(session, user=user, purposes=_SETS_A_PASSWORD):
+        values = await one_time.issue(session, keys=keys, user=user, purpose=purpose)
+        outbox.enqueue(session, _MAILS[purpose], user, **values)
+    await session.flush()
+
+
+async def withdraw_password_links_of_role(session: AsyncSession, *, role_id: int) -> None:
+    """Withdraw the links that set a password of all who have a role that grants more from now.
+
+    There may be very many: they are mailed no new ones, and may ask for them (`forget_password`).
+    """
+    await one_time.withdraw_of_role(session, role_id=role_id, purposes=_SETS_A_PASSWORD)
 
 
 async def verify_email(session: AsyncSession, *, token: str) -> None:

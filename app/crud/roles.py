@@ -10,14 +10,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from app.core.exceptions import RoleNameTaken, SystemRole
+from app.core.keys import SecretKeys
 from app.core.permissions import (
     ADMIN_ROLE,
     SYSTEM_ROLES,
     Caller,
     Permission,
+    reach_beyond_own_rows,
     require_holds,
 )
-from app.crud import accounts, admins, audit, guards
+from app.crud import accounts, admins, audit, guards, recovery
 from app.crud.base import (
     add_if_missing,
     changed_by,
@@ -103,7 +105,8 @@ async def create(session: AsyncSession, *, caller: Caller, data: RoleCreate) -> 
 async def update(session: AsyncSession, *, caller: Caller, role: Role, data: RoleUpdate) -> Role:
     """Apply what the body holds. Raises SystemRole, InsufficientScope, RoleNameTaken.
 
-    All that the role grants, before and after, must be the caller's own.
+    All that the role grants, before and after, must be the caller's own. When it grants more than
+    before, links that set a password of those who have it are withdrawn.
     """
     require_holds(caller, role.permissions)
     changes: dict[str, Any] = data.model_dump()
@@ -126,6 +129,8 @@ async def update(session: AsyncSession, *, caller: Caller, role: Role, data: Rol
         sorted(set(role.permissions) - before),
         sorted(before - set(role.permissions)),
     )
+    if reach_beyond_own_rows(granted):
+        await recovery.withdraw_password_links_of_role(session, role_id=role.id)
     if fields or granted or revoked:
         told: dict[str, Any] = {"fields": fields, "granted": granted, "revoked": revoked}
         audit.record(session, AuditAct.role_updated, role, name=role.name, **told)
@@ -148,12 +153,23 @@ async def soft_delete(session: AsyncSession, *, caller: Caller, role: Role) -> N
     audit.record(session, AuditAct.role_deleted, role, name=role.name)
 
 
-async def assign(session: AsyncSession, *, caller: Caller, user: User, role_id: int) -> None:
-    """Give a user a role; they may have it already. Raises InsufficientScope, NotFound."""
+async def assign(
+    session: AsyncSession, *, caller: Caller, user: User, role_id: int, keys: SecretKeys
+) -> None:
+    """Give a user a role; they may have it already. Raises InsufficientScope, NotFound.
+
+    With more permissions than before, the links that set their password are replaced.
+    """
     role = await get_for_update(session, role_id=role_id)
     require_holds(caller, role.permissions)
-    if await add_if_missing(session, UserRole(user_id=user.id, role_id=role.id)):
-        audit.record(session, AuditAct.role_granted, user, role_id=role.id, role=role.name)
+    gained = set(role.permissions) - set(user.permissions)
+    if not await add_if_missing(session, UserRole(user_id=user.id, role_id=role.id)):
+        return
+    # On a cluster it conflicts with a link that they ask for, or with their leaving, elsewhere.
+    await guards.touch_user(session, user.id)
+    audit.record(session, AuditAct.role_granted, user, role_id=role.id, role=role.name)
+    if reach_beyond_own_rows(gained):
+        await recovery.replace_password_links(session, keys=keys, user=user)
 
 
 async def revoke(session: AsyncSession, *, caller: Caller, user: User, role_id: int) -> None:

@@ -90,9 +90,11 @@ async def login(
     does what `POST /api/v1/auth/refresh` does.
     """
     if form.grant_type == "refresh_token":
-        await attempt.move_to(Door.refresh)
+        attempt.move_to(Door.refresh)
+        await attempt.enter()
         given = schemas.Refresh(refresh_token=form.refresh_token)
         return await refresh(given, database, tokens, settings)
+    await attempt.enter()
     with passwords.slot(email_key(form.username)):
         grant = await auth.log_in(
             database,

@@ -69,12 +69,23 @@ class AtDoor:
                 await _write_down(request.app.state.database, attempt)
 
 
+class AtLogin(AtDoor):
+    """Leaves it to the operation to enter: its form says whether it is this door at all."""
+
+    def __init__(self) -> None:
+        super().__init__(Door.login)
+
+    async def __call__(self, request: Request) -> AsyncIterator[Attempt]:
+        async with self.attempt(request) as attempt:
+            yield attempt
+
+
 def limited(door: Door) -> Any:
     """The dependency for a door; settled before the response leaves."""
     return Depends(AtDoor(door), scope="function")
 
 
-LoginAttempt = Annotated[Attempt, limited(Door.login)]
+LoginAttempt = Annotated[Attempt, Depends(AtLogin(), scope="function")]
 PasswordAttempt = Annotated[Attempt, limited(Door.password)]
 RegisterAttempt = Annotated[Attempt, limited(Door.register)]
 ResetAttempt = Annotated[Attempt, limited(Door.reset)]

@@ -76,7 +76,8 @@ async def update_role(
     data: schemas.RoleUpdate, role: RoleForUpdate, caller: RolesWriter, session: SessionDep
 ) -> Json:
     """Change a role; for those who have it, from their next request on. With `If-Match` only if
-    it is still as it was read."""
+    it is still as it was read. If it permits more than before, links that set a password of those
+    who have it (invitations) end: they may ask for one as for a forgotten password."""
     await roles.update(session, caller=caller, role=role, data=data)
     return Json.tagged(await roles.show(session, role_id=role.id))
 

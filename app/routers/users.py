@@ -226,11 +226,14 @@ async def list_user_roles(user_id: Id, _: UsersReader, query: RoleQuery, request
     )
 
 
-@router.put("/{user_id}/roles/{role_id}", status_code=204)
-async def assign_role(user_id: Id, role_id: Id, caller: RolesAssigner, session: SessionDep) -> None:
-    """Give a user a role; it counts from their next request on."""
+@router.put("/{user_id}/roles/{role_id}", status_code=204, dependencies=[MAILS])
+async def assign_role(
+    user_id: Id, role_id: Id, caller: RolesAssigner, session: SessionDep, settings: SettingsDep
+) -> None:
+    """Give a user a role; it counts from their next request on. If it permits them more, links
+    that set their password (an invitation) end, and new ones are mailed."""
     user = await users.get_for_update(session, user_id=user_id)
-    await roles.assign(session, caller=caller, user=user, role_id=role_id)
+    await roles.assign(session, caller=caller, user=user, role_id=role_id, keys=settings.keys)
 
 
 @router.delete("/{user_id}/roles/{role_id}", status_code=204, responses=problems(LastAdmin))
