@@ -201,7 +201,9 @@ class Settings(BaseSettings):
     def _fill_in_and_refuse(self) -> Self:
         if not self.database_url:
             self.database_url = f"sqlite+aiosqlite:///{self.data_dir}/cimiento.db"
-        self.public_url = (self.public_url or _own_url(self.host, self.port)).removesuffix("/")
+        # Scheme and host mean the same in either case; what else a URL may hold is refused.
+        given = self.public_url.lower() or _own_url(self.host, self.port)
+        self.public_url = given.removesuffix("/")
         if self.docs_enabled is None:
             self.docs_enabled = self.in_development
         if not self.secret_key.get_secret_value() and self.in_development:
@@ -347,10 +349,13 @@ def read_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         lines = [_explain(entry) for entry in error.errors(include_url=False, include_input=False)]
         raise _refused("; ".join(lines)) from None
+    except UnicodeDecodeError:
+        raise _refused(f"{Settings.model_config['env_file']} is not UTF-8") from None
 
 
 def _refused(reasons: str) -> SystemExit:
-    return SystemExit(f"cimiento: refusing to start: {reasons}")
+    """Return the end of the process, in one line: values and paths may hold line breaks."""
+    return SystemExit("cimiento: refusing to start: " + " ".join(reasons.split()))
 
 
 def _explain(entry: Any) -> str:

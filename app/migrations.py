@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, create_engine, inspect
 
 from app.database import Database
 
@@ -48,6 +48,26 @@ def revisions() -> frozenset[str]:
 
     scripts = ScriptDirectory.from_config(config())
     return frozenset(script.revision for script in scripts.walk_revisions())
+
+
+def columns_at(revision: str) -> dict[str, frozenset[str]]:
+    """Return the columns of each table at a revision: of a database in memory, migrated to it.
+
+    Tables and columns have the same names on every kind of database.
+    """
+    from alembic import command  # noqa: PLC0415 see above
+
+    ours, engine = config(), create_engine("sqlite://")
+    with engine.connect() as connection:
+        ours.attributes["connection"] = connection
+        command.upgrade(ours, revision)
+        found = inspect(connection)
+        columns = {
+            table: frozenset(column["name"] for column in found.get_columns(table))
+            for table in found.get_table_names()
+        }
+    engine.dispose()
+    return columns
 
 
 async def revision_of(database: Database) -> Revision:

@@ -13,8 +13,7 @@ from sqlalchemy.engine import make_url
 
 from app.backups import BackupError, mariadb, store_of
 from app.backups.contents import Contents
-from app.migrations import revisions
-from app.models import Base
+from app.migrations import columns_at, revisions
 from tests.support.commands import SetEnv, invoke
 from tests.support.schema import connected, empty_database, tables
 
@@ -161,7 +160,7 @@ def test_a_load_that_failed_tells_what_it_left(programs: Path, tmp_path: Path) -
 def test_what_could_not_be_read_to_its_end_is_not_committed(
     database_url: str, programs: Path, tmp_path: Path
 ) -> None:
-    sql = "CREATE TABLE half (id int);"
+    sql = "CREATE TABLE half (id integer);"
     listing = "1; 2 3 TABLE public half owner"
     lists = f'case $1 in --list) echo "{listing}"; exit 0;; esac'
     install(programs, "pg_restore", lists, f'echo "{sql}"; echo unreadable >&2; exit 1')
@@ -181,7 +180,7 @@ def test_the_dump_of_another_kind_is_refused(tmp_path: Path) -> None:
         store_of(make_url("mysql+aiomysql://db.example/x")).check(tmp_path / "file")
     (tmp_path / "file").write_bytes(b"-- MariaDB dump\n-- Dump completed\n")
     found = store_of(make_url("mysql+aiomysql://db.example/x")).check(tmp_path / "file")
-    assert found == Contents(frozenset(), None)
+    assert found == Contents({}, None)
     (tmp_path / "file").write_bytes(b"-- MariaDB dump\n")
     with pytest.raises(BackupError, match="is cut off"):
         store_of(make_url("mysql+aiomysql://db.example/x")).check(tmp_path / "file")
@@ -192,7 +191,7 @@ def test_the_dump_of_another_kind_is_refused(tmp_path: Path) -> None:
 async def test_a_database_that_does_not_answer_is_a_line_not_a_trace(
     set_env: SetEnv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    contents = Contents(frozenset(Base.metadata.tables), max(revisions()))
+    contents = Contents(columns_at("head"), max(revisions()))
     monkeypatch.setattr(mariadb.MariaDb, "check", lambda *_: contents)
     (tmp_path / "file").touch()
     set_env(database_url="mysql://u:hidden@127.0.0.1:1/x")
@@ -256,10 +255,12 @@ ARCHIVE = """
 cat > /dev/null
 case "$*" in
 --list) printf '; 1\\n7; 1259 1 TABLE public users me\\n8; 1255 1 FUNCTION public evil() me\\n';;
-*--data-only*) printf 'SET x;\\nCOPY public.alembic_version (v) FROM stdin;\\n0003\\n\\\\.\\n';;
 *--use-list*) for each; do :; done; cat "${each#--use-list=}" >> HEARD
-  printf '\\\\restrict k3y\\nCREATE 1;\\nCREATE 2;\\nCOPY public.users (x) FROM stdin;\\n'
-  printf '\\\\\\\\! one\\n\\\\.\\nCREATE 3;\\n\\\\unrestrict k3y\\n';;
+  printf '\\\\restrict k3y\\nSET lock_timeout = 0;\\n'
+  printf 'CREATE TABLE public.users (\\n    id bigint,\\n    "a""b" integer\\n);\\n'
+  printf 'COPY public.users (id, "a""b") FROM stdin;\\n\\\\\\\\! one\\n\\\\.\\nCREATE SCHEMA x;\\n'
+  printf 'COPY public.alembic_version (version_num) FROM stdin;\\n0003\\n\\\\.\\n'
+  printf '\\\\unrestrict k3y\\n';;
 esac
 """
 
@@ -275,7 +276,7 @@ def archive(programs: Path, tmp_path: Path) -> Path:
 
 def test_an_archive_says_what_it_holds(archive: Path) -> None:
     found = store_of(make_url("postgresql+psycopg://h/x")).check(archive)
-    assert found == Contents(frozenset({"users"}), "0003")
+    assert found == Contents({"users": {"id", 'a"b'}}, "0003")
 
 
 def test_an_archive_is_run_by_the_driver_in_one_transaction(
@@ -286,10 +287,14 @@ def test_an_archive_is_run_by_the_driver_in_one_transaction(
     assert driver.heard == [
         b"SET LOCAL lock_timeout='3s'",
         b'DROP TABLE "users", "a`""b" CASCADE',
-        b"CREATE 1;\nCREATE 2;\n",
-        b"COPY public.users (x) FROM stdin;\n",
+        b"SET lock_timeout = 0;\n"
+        b'CREATE TABLE public.users (\n    id bigint,\n    "a""b" integer\n);\n',
+        b'COPY public.users (id, "a""b") FROM stdin;\n',
         b"\\\\! one\n",
-        b"CREATE 3;\n",
+        b"CREATE SCHEMA x;\n",
+        b"COPY public.alembic_version (version_num) FROM stdin;\n",
+        b"0003\n",
+        b"",
     ]
     assert driver.ended == "committed"
     assert "FUNCTION" not in heard(programs)
@@ -299,7 +304,7 @@ def test_an_archive_is_run_by_the_driver_in_one_transaction(
 def test_what_the_driver_complains_of_is_passed_on(
     archive: Path, programs: Path, driver: Recorder
 ) -> None:
-    install(programs, "pg_restore", "echo broken")
+    install(programs, "pg_restore", "echo 'CREATE SCHEMA broken;'")
     with pytest.raises(BackupError, match=r"^PostgreSQL failed: broken\n.*-- the database is as"):
         store_of(make_url("postgresql+psycopg://h/x")).load(archive)
     assert driver.ended == "rolled back"

@@ -19,8 +19,7 @@ from sqlalchemy.engine import make_url
 from app.backups import BackupError, store_of
 from app.backups.contents import Contents, refuse_foreign
 from app.backups.dumps import read_dump
-from app.migrations import revisions
-from app.models import Base
+from app.migrations import columns_at, revisions
 from tests.conftest import migrate
 from tests.support.backups import unseal
 from tests.support.client import Client
@@ -223,6 +222,50 @@ async def test_any_other_database_is_refused(trial: Trial) -> None:
 
 
 @on_sqlite
+async def test_tables_of_our_names_with_other_columns_are_refused(trial: Trial) -> None:
+    trial.file.unlink()
+    for column, reason in (("v", "it names no revision"), ("version_num", "it has no column ")):
+        with closing(sqlite3.connect(trial.file)) as connection, connection:
+            for table in columns_at("head"):
+                connection.execute(f"DROP TABLE IF EXISTS {table}")
+                connection.execute(f"CREATE TABLE {table} ({column})")
+            connection.execute("INSERT INTO alembic_version VALUES (?)", [max(revisions())])
+        await trial.refused(reason)
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [("users", "email_key"), ("posts", "published_order"), ("tags", "name")]
+)
+async def test_a_column_that_is_missing_is_named(
+    trial: Trial, database_url: str, table: str, column: str
+) -> None:
+    with empty_database(database_url, trial.folder) as url:
+        await asyncio.to_thread(migrate, url, trial.folder)
+        with connected(url) as connection:
+            quote = connection.dialect.identifier_preparer.quote
+            connection.exec_driver_sql(
+                f"ALTER TABLE {quote(table)} RENAME COLUMN {quote(column)} TO other"
+            )
+        trial.file.unlink()
+        trial.file.touch()
+        await asyncio.to_thread(store_of(make_url(url)).dump, trial.file)
+    await trial.refused(f"it has no column {table}.{column}")
+
+
+async def test_a_backup_of_each_earlier_revision_is_taken(trial: Trial, database_url: str) -> None:
+    """It need not have what came later."""
+    for revision in sorted(revisions()):
+        with empty_database(database_url, trial.folder) as url:
+            await asyncio.to_thread(migrate, url, trial.folder, revision)
+            trial.file.unlink()
+            trial.file.touch()
+            await asyncio.to_thread(store_of(make_url(url)).dump, trial.file)
+        done = await invoke("restore", str(trial.file), "--force")
+        assert done.exit_code == 0, done.exception
+        assert f"revision {revision}" in done.stdout
+
+
+@on_sqlite
 async def test_pages_of_an_older_file_that_broke_are_told(trial: Trial) -> None:
     unseal(trial.file)
     whole = bytearray(trial.file.read_bytes())
@@ -263,8 +306,8 @@ async def test_so_is_that_of_mariadb(trial: Trial, database_url: str) -> None:
 @pytest.mark.parametrize("revision", [None, "", "3", "00003", "०००३", "0003\n", "head"])
 def test_what_is_no_revision_is_none(revision: str | None, tmp_path: Path) -> None:
     with pytest.raises(BackupError, match="it names no revision"):
-        refuse_foreign(tmp_path, Contents(frozenset(Base.metadata.tables), revision))
-    refuse_foreign(tmp_path, Contents(frozenset(Base.metadata.tables), max(revisions())))
+        refuse_foreign(tmp_path, Contents(columns_at("head"), revision))
+    refuse_foreign(tmp_path, Contents(columns_at("head"), max(revisions())))
 
 
 # --- Tampered with: MariaDB --------------------------------------------------------------------
@@ -322,6 +365,52 @@ TAMPERED = [
     ("DROP TABLE IF EXISTS `users`;", "UNLOCK TABLES"),
     ("CREATE TABLE `x` (", "-- Dump completed"),
     ("INSERT INTO `x` VALUES", "-- Dump completed"),
+    # In another character set a backslash may be the half of a character: 28 is one of GBK's, and
+    # 1 of Big5's.
+    *(
+        (f"{statement};", "UNLOCK TABLES")
+        for statement in [
+            "/*!40101 SET character_set_client = 'gbk' */",
+            "SET character_set_client = gbk",
+            "SET character_set_client = 28",
+            "SET collation_connection='gbk_chinese_ci'",
+            "SET NAMES gbk",
+            "SET @x=@@unique_checks; SET character_set_client=@x",
+            "SET @x=@@unique_checks;\nSET character_set_client=@x",
+            "SET @x=@@unique_checks, character_set_client=@x",
+            "SET character_set_client=@x, @x=@@unique_checks",
+            "SET @old_time_zone=@@unique_checks",
+            "SET sql_mode=@OLD_TIME_ZONE",
+            "SET time_zone=utf8",
+            "SET NAMES utf8mb4 COLLATE gbk_chinese_ci",
+        ]
+    ),
+    # Rows are literals.
+    *(
+        (f"INSERT INTO `tags` VALUES (4711,{value});", "UNLOCK TABLES")
+        for value in [
+            "CONCAT(USER(),(SELECT COUNT(`Host`) FROM mysql.global_priv))",
+            "LOAD_FILE('/etc/passwd')",
+            *("(SELECT 1)", "`id`", "USER()", "CURRENT_USER", "@@version", "DEFAULT", "1+1", "- 1"),
+            *("0x", "0xG", "1e", "x", "_gbk'x'", "'a' 'b'", "'a'+1", "(1)", "SLEEP(1)", "NULLx"),
+        ]
+    ),
+    ("INSERT INTO `tags` VALUES\n(4711,USER());", "UNLOCK TABLES"),
+    ("INSERT INTO `tags` VALUES\n(4711,'a'),\n(4712,USER());", "UNLOCK TABLES"),
+    ("INSERT INTO `tags` VALUES (4711,'a'),(4712,USER());", "UNLOCK TABLES"),
+    ("INSERT INTO `tags` (`id`, name) VALUES (4711,'a');", "UNLOCK TABLES"),
+    # Tables that are kept elsewhere.
+    *(
+        (f"CREATE TABLE `x` (\n  `a` int{more};", "UNLOCK TABLES")
+        for more in [
+            "\n) ENGINE=FEDERATED CONNECTION='mysql://h/d/t'",
+            "\n) ENGINE = CONNECT",
+            "\n) ENGINE CSV",
+            "\n) ENGINE=InnoDB DATA DIRECTORY='/tmp'",
+            "\n) ENGINE\n=CSV",
+            " DEFAULT load_file('/etc/passwd')\n) ENGINE=InnoDB",
+        ]
+    ),
 ]
 
 
@@ -337,6 +426,16 @@ async def test_no_line_of_a_tampered_dump_is_run(trial: Trial) -> None:
         trial.file.write_text(f"{whole[: at.start()]}{evil}\n{whole[at.start() :]}")
         await trial.refusing_line(f"{trial.file} is ")
     assert trial.content() == before
+
+
+@on_mariadb
+@pytest.mark.parametrize("text_", [b"\xbf\\'", b"caf\xe9", b"\xed\xa0\x80", b"\xc0\xa7"])
+async def test_a_dump_in_another_encoding_is_refused(trial: Trial, text_: bytes) -> None:
+    """Nothing of it would end elsewhere for the server than it does for us."""
+    unseal(trial.file)
+    row = b"INSERT INTO `tags` (`name`) VALUES ('" + text_ + b"');\nUNLOCK TABLES"
+    trial.file.write_bytes(trial.file.read_bytes().replace(b"UNLOCK TABLES", row, 1))
+    await trial.refused("is none of a backup's")
 
 
 @on_mariadb
@@ -417,10 +516,14 @@ SET @@SESSION.SQL_LOG_BIN = @MYSQLDUMP_TEMP_LOG_BIN;
 
 def test_what_other_versions_of_the_tools_write_is_taken(tmp_path: Path) -> None:
     (tmp_path / "dump").write_text(MYSQL_8.replace("a\n'", "a\\n'"))
-    assert read_dump(tmp_path / "dump") == Contents(frozenset({"alembic_version"}), "0003")
+    assert read_dump(tmp_path / "dump") == Contents(
+        {"alembic_version": {"version_num", "odd;name", "live"}}, "0003"
+    )
     (tmp_path / "dump").write_text(MYSQL_8)
     with pytest.raises(BackupError, match="tampered with: line 37 "):
         read_dump(tmp_path / "dump")
+    (tmp_path / "dump").write_text("CREATE TABLE `x` (\n  `a` int\n) ENGINE=MyISAM;\n")
+    assert read_dump(tmp_path / "dump").tables == {"x": {"a"}}
     (tmp_path / "dump").write_text("CREATE TABLE `x` (\n")
     with pytest.raises(BackupError, match="is cut off"):
         read_dump(tmp_path / "dump")
@@ -459,7 +562,40 @@ async def test_no_line_of_a_tampered_archive_is_a_command(
     content = trial.file.read_bytes()
     assert mark.encode() in content
     trial.file.write_bytes(content.replace(mark.encode(), line.encode().ljust(len(mark), b"-")))
-    await trial.refused("the database is as it was")
+    await trial.refused("is none of a backup's statements")
+
+
+def definition(content: bytes, start: bytes) -> bytes:
+    """The text of a statement in an archive."""
+    at = content.index(start)
+    return content[at : content.index(b";\n", at) + 2]
+
+
+@on_postgresql
+@pytest.mark.parametrize(
+    ("start", "evil"),
+    [
+        (b"CREATE TABLE public.outbox", b"COPY (SELECT 1) TO PROGRAM 'touch {canary}';{}"),
+        (b"CREATE TABLE public.outbox", b"{}COPY (SELECT 1) TO PROGRAM 'touch {canary}';"),
+        (b"CREATE TABLE public.outbox", b"{}COPY outbox FROM PROGRAM 'touch {canary}';"),
+        (b"CREATE TABLE public.outbox", b"CREATE TABLE x (a oid DEFAULT lo_import('{canary}'));{}"),
+        (b"COPY public.outbox", b"COPY public.outbox FROM PROGRAM 'touch {canary}';"),
+        (b"CREATE INDEX ix_posts_title", b"DO $$BEGIN END$$;"),
+        (b"ALTER TABLE ONLY public.tags\n    ADD", b"ALTER ROLE x SUPERUSER;"),
+    ],
+)
+async def test_no_statement_but_a_backups_is_run(trial: Trial, start: bytes, evil: bytes) -> None:
+    """A superuser, as here, might have it run programs."""
+    unseal(trial.file)
+    content = trial.file.read_bytes()
+    before = definition(content, start)
+    # There is no more place for it than for the one before.
+    short = before.replace(b" NOT NULL", b"").replace(b"character varying", b"varchar")
+    short = re.sub(rb"\s+", b" ", short.replace(b"timestamp with time zone", b"timestamptz"))
+    after = evil.replace(b"{canary}", str(trial.canary).encode()).replace(b"{}", short)
+    assert len(after) <= len(before), (len(after), len(before))
+    trial.file.write_bytes(content.replace(before, after.ljust(len(before)), 1))
+    await trial.refused("is none of a backup's statements")
 
 
 @on_postgresql

@@ -358,6 +358,22 @@ def test_production_with_es256_starts_with_a_key_pair_only(
     assert len(load_settings().key_pairs) == 1
 
 
+def test_a_line_break_in_a_path_does_not_break_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    production(monkeypatch, TOKEN_ALGORITHM="ES256", DATA_DIR="a\nb\r\n\u2028c")
+    assert "ES256 needs a key pair in a b c/keys" in refusal()
+
+
+@pytest.mark.parametrize(
+    "content", [b"HOST=\xff\xfe\n", "HOST=ñ".encode("latin-1"), b"\xff\xfeH\0"]
+)
+def test_a_dotenv_file_in_another_encoding_is_refused(
+    monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    production(monkeypatch)
+    Path(".env").write_bytes(content)
+    assert refusal() == "cimiento: refusing to start: .env is not UTF-8"
+
+
 PEM = "-----BEGIN PRIVATE KEY-----\n%s\n-----END PRIVATE KEY-----\n"
 
 

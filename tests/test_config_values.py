@@ -168,6 +168,11 @@ def test_links_never_get_two_slashes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().public_url == "https://app.example.com"
 
 
+def test_a_public_url_may_be_in_capitals(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_env(monkeypatch, PUBLIC_URL="HTTPS://APP.Example.com:8443/", SMTP_HOST="mail.example.com")
+    assert load_settings().public_url == "https://app.example.com:8443"
+
+
 def test_any_port_that_is_free_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     set_env(monkeypatch, PORT="0")
     assert load_settings().public_url == "http://127.0.0.1:0"

@@ -49,6 +49,13 @@ WEAK = [
     *("my-super-secret-key-that-is-very-long-1234", "your-256-bit-secret-your-256-bit-secret"),
     *("please-set-me-to-something-random-0123", "Cimiento-Secret-Key-Production-2026-11"),
     *("January2024February2024March2024April", "thisisaverylongsecretkeythatnobodycanguess"),
+    # Words of Spanish, with accents or without.
+    *("mi-clave-secreta-muy-larga-para-produccion-2024", "miclavesecretadelservidordeproduccion"),
+    *("esta-es-la-clave-secreta-de-mi-aplicacion-web", "Contraseña-Super-Secreta-Del-Servidor-1"),
+    *("la contraseña de producción es muy difícil", "cl4ve_s3creta_muy_segura_para_el_sitio"),
+    # Reversed.
+    *("noitcudorp-rof-yek-terces-repus-ym-si-siht", "drowssap-terces-gnol-yrev-ym-si-siht"),
+    *("noiccudorp-arap-agral-yum-aterces-evalc-im",),
     # Encoded.
     *(base64.b64encode(bytes(32)).decode(), base64.b64encode(bytes(range(32))).decode()),
     *(

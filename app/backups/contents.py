@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.migrations import revisions
-from app.models import Base
-
-# There since the first revision.
-_FIRST_TABLES = frozenset({"users", "roles", "user_roles", "posts", "tags", "post_tags"})
+from app.migrations import columns_at, revisions
 
 
 class BackupError(Exception):
@@ -19,14 +16,15 @@ class BackupError(Exception):
 
 @dataclass(frozen=True)
 class Contents:
-    """The tables in a file, and the revision it says they are at."""
+    """The tables in a file with their columns, and the revision it says they are at."""
 
-    tables: frozenset[str]
+    tables: Mapping[str, Set[str]]
     revision: str | None
 
 
 def refuse_foreign(source: Path, contents: Contents) -> None:
-    """Raise BackupError unless a file holds our tables at a revision that this version works with.
+    """Raise BackupError unless a file holds our tables, with their columns, at a revision that this
+    version works with.
 
     One of a newer version is ours as well, if nothing that this one needs is missing.
     """
@@ -39,6 +37,10 @@ def refuse_foreign(source: Path, contents: Contents) -> None:
         raise BackupError(
             f"{source} is no backup of Cimiento: there never was a revision {revision}"
         )
-    wanted = frozenset(Base.metadata.tables) if is_current else _FIRST_TABLES
-    if missing := wanted - contents.tables:
-        raise BackupError(f"{source} is no backup of Cimiento: it has no table {min(missing)}")
+    wanted = columns_at(min(revision, max(known)))
+    for table, columns in sorted(wanted.items()):
+        if table not in contents.tables:
+            raise BackupError(f"{source} is no backup of Cimiento: it has no table {table}")
+        if missing := columns - contents.tables[table]:
+            column = f"{table}.{min(missing)}"
+            raise BackupError(f"{source} is no backup of Cimiento: it has no column {column}")

@@ -11,40 +11,60 @@ from pathlib import Path
 
 from app.backups.contents import BackupError, Contents
 
-_QUOTED = re.compile(rb"'(?:[^'\\]++|\\.|'')*+'|`(?:[^`\\]|``)++`", re.DOTALL)
+_TEXT = rb"'(?:[^'\\]++|\\.|'')*+'"
+_QUOTED = re.compile(_TEXT + rb"|`(?:[^`\\]|``)++`", re.DOTALL)
 _SANDBOX = re.compile(rb"/\*M!999999\\- enable the sandbox mode \*/ ?")
 _COMMENT = re.compile(rb"--(?: [^\\]*+)?")
 _NAMED = re.compile(rb"(CREATE TABLE|INSERT INTO) `((?:[^`\\]|``)++)`")
+_COLUMN = re.compile(rb" +`((?:[^`\\]|``)++)` ")
 _REVISION = re.compile(rb"\('([^'\\]*)'\)[,;]")
+# Literals alone: what calls a function, or looks into another table, is none of a row's.
+_LITERAL = rb"|".join(
+    [
+        rb"NULL|-?\d++(?:\.\d++)?(?:e[+-]?\d++)?(?![\w.])",
+        rb"(?:_binary )?(?:0x[0-9A-F]++(?!\w)|" + _TEXT + rb")|b'[01]*+'",
+    ]
+)
+_ROW = rb"\((?:" + _LITERAL + rb")(?:, ?(?:" + _LITERAL + rb"))*+\)"
+_ROWS = re.compile(_ROW + rb"(?:, ?" + _ROW + rb")*+(?:,|(;))", re.IGNORECASE | re.DOTALL)
+_NAME = rb"`(?:[^`\\]|``)++`"
+_INSERT = re.compile(
+    rb"INSERT INTO " + _NAME + rb"(?: \(" + _NAME + rb"(?:, ?" + _NAME + rb")*+\))? VALUES ?"
+)
 # With `?` for what is in quotes.
-_ROWS = rb"(?:(?!--)[(),.?\w+ -])*+"
-_INSERT = re.compile(rb"INSERT INTO \?(?: \([?, ]+\))? VALUES ?(" + _ROWS + rb")(;?)")
-_ROW = re.compile(rb"\(" + _ROWS + rb"(?:(?<=,)|(;))")
 _CREATE = re.compile(rb"CREATE TABLE \? \(")
-# Neither a second statement nor a comment, but the versioned kind.
+# Neither a second statement nor a comment, but the versioned kind; and no table that is kept
+# elsewhere: in a file that somebody names, or on another server.
 _DEFINITION = re.compile(
-    rb"(?:(?!--|/\*(?!M?!\d{5,6} )|\bSELECT\b)[^\\'\"`;#])*+(;?)", re.IGNORECASE
+    rb"(?:(?!--|/\*(?!M?!\d{5,6} )"
+    rb"|\b(?:SELECT|LOAD_FILE|CONNECTION|DIRECTORY|UNION)\b"
+    rb"|\bENGINE\b(?! ?= ?(?:InnoDB|MyISAM|Aria|MEMORY)\b))"
+    rb"[^\\'\"`;#])*+(;?)",
+    re.IGNORECASE,
 )
 _TABLES = re.compile(rb"LOCK TABLES \? WRITE;|UNLOCK TABLES;|ALTER TABLE \? (?:DIS|EN)ABLE KEYS;")
 _VERSIONED = re.compile(rb"/\*M?!\d{5,6} (.*) \*/;")
 
-_VARIABLES = rb"|".join(
-    [
-        *(rb"time_zone", rb"unique_checks", rb"foreign_key_checks", rb"sql_notes", rb"autocommit"),
-        *(rb"character_set_client", rb"character_set_results", rb"collation_connection"),
-        *(rb"note_verbosity", rb"sql_log_bin"),
-    ]
-)
 _SESSION = rb"(?:@@(?:SESSION\.)?)?"
+# Another mode, or another character set, would end texts elsewhere than we see them end.
+_VALUES = {
+    rb"sql_mode": rb"'NO_AUTO_VALUE_ON_ZERO'",
+    rb"time_zone": rb"'[+-]\d\d:\d\d'",
+    rb"character_set_client|character_set_results|collation_connection": rb"utf8\w*",
+    rb"unique_checks|foreign_key_checks|sql_notes|autocommit": rb"[01]",
+    rb"note_verbosity|sql_log_bin": rb"\d",
+}
 _ASSIGNED = rb"|".join(
     [
-        rb"@\w+ *= *@@(?:SESSION\.)?\w+",
-        # Another mode would read quotes in another way than we do.
-        _SESSION + rb"sql_mode *= *(?:'NO_AUTO_VALUE_ON_ZERO'|@\w+)",
-        _SESSION + rb"(?:" + _VARIABLES + rb") *= *(?:@\w+|'[+:\w]*'|\d+|utf8\w*)",
-        rb"NAMES utf8\w*",
+        rb"@\w+ *= *@@(?:SESSION\.)?\w+|NAMES utf8\w*",
+        *(
+            _SESSION + rb"(?:" + names + rb") *= *(?:@\w+|" + value + rb")"
+            for names, value in _VALUES.items()
+        ),
     ]
 )
+_KEPT = re.compile(rb"@(\w+) *= *@@(?:SESSION\.)?(\w+)", re.IGNORECASE)
+_PUT_BACK = re.compile(rb"(\w+) *= *@(\w+)", re.IGNORECASE)
 _SET = re.compile(
     rb"SET (?:" + _ASSIGNED + rb")(?:, *(?:" + _ASSIGNED + rb"))*;|COMMIT;"
     # MySQL's own, with global transaction ids.
@@ -58,22 +78,32 @@ def read_dump(source: Path) -> Contents:
     reader = _Reader()
     with source.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if not reader.takes(line.rstrip(b"\r\n")):
+            if not _is_utf8(line) or not reader.takes(line.rstrip(b"\r\n")):
                 reason = f"line {number} is none of a backup's"
                 raise BackupError(f"{source} is damaged, or was tampered with: {reason}")
     if reader.is_within_statement:
         raise BackupError(f"{source} is cut off")
-    return Contents(frozenset(reader.tables), reader.revision)
+    return Contents(reader.tables, reader.revision)
+
+
+def _is_utf8(line: bytes) -> bool:
+    """Return whether the server, which reads a dump as UTF-8, sees the characters that we do."""
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class _Reader:
     """Goes through a dump, line by line."""
 
     def __init__(self) -> None:
-        self.tables: set[str] = set()
+        self.tables: dict[str, set[str]] = {}
         self._revisions: list[bytes] = []
         self._statement = b""
-        self._table = b""
+        self._table = ""
+        self._kept: dict[bytes, bytes] = {}
 
     @property
     def is_within_statement(self) -> bool:
@@ -85,41 +115,52 @@ class _Reader:
         """The one that the rows of Alembic's table name; None unless there is exactly one."""
         if len(self._revisions) != 1:
             return None
-        return self._revisions[0].decode(errors="replace")
+        return self._revisions[0].decode()
 
     def takes(self, line: bytes) -> bool:
         """Return whether a line is one that may come here."""
-        bare = _QUOTED.sub(b"?", line)
         if self._statement:
-            return self._goes_on(line, bare)
+            return self._goes_on(line)
         if named := _NAMED.match(line):
-            self._statement, self._table = named[1], named[2]
-            return self._begins(line, bare)
+            self._statement, self._table = named[1], named[2].decode()
+            return self._begins(line)
         if not line or _COMMENT.fullmatch(line) or _SANDBOX.fullmatch(line):
             return True
         versioned = _VERSIONED.fullmatch(line)
         plain = versioned[1] + b";" if versioned else line
-        return bool(_SET.fullmatch(plain) or _TABLES.fullmatch(_QUOTED.sub(b"?", plain)))
+        return self._sets(plain) or bool(_TABLES.fullmatch(_QUOTED.sub(b"?", plain)))
 
-    def _begins(self, line: bytes, bare: bytes) -> bool:
+    def _sets(self, plain: bytes) -> bool:
+        """Return whether this sets variables as dumps do: one that was kept is put back, and no
+        other gets its value."""
+        pairs = [(name, kept) for kept, name in _KEPT.findall(plain)] + _PUT_BACK.findall(plain)
+        return _SET.fullmatch(plain) is not None and all(
+            self._kept.setdefault(kept.lower(), name.lower()) == name.lower()
+            for name, kept in pairs
+        )
+
+    def _begins(self, line: bytes) -> bool:
         if self._statement == b"CREATE TABLE":
-            self.tables.add(self._table.decode(errors="replace"))
-            return _CREATE.fullmatch(bare) is not None
-        found = _INSERT.fullmatch(bare)
-        return found is not None and self._took_rows(line, bool(found[2]))
+            self.tables[self._table] = set()
+            return _CREATE.fullmatch(_QUOTED.sub(b"?", line)) is not None
+        found = _INSERT.match(line)
+        return found is not None and (found.end() == len(line) or self._rows(line, found.end()))
 
-    def _goes_on(self, line: bytes, bare: bytes) -> bool:
-        if self._statement == b"CREATE TABLE":
-            found = _DEFINITION.fullmatch(bare)
-            if found and found[1]:
-                self._statement = b""
-            return found is not None
-        row = _ROW.fullmatch(bare)
-        return row is not None and self._took_rows(line, bool(row[1]))
-
-    def _took_rows(self, line: bytes, is_end: bool) -> bool:
-        if self._table == b"alembic_version":
-            self._revisions += _REVISION.findall(line)
-        if is_end:
+    def _goes_on(self, line: bytes) -> bool:
+        if self._statement == b"INSERT INTO":
+            return self._rows(line, 0)
+        if column := _COLUMN.match(line):
+            self.tables[self._table].add(column[1].decode())
+        found = _DEFINITION.fullmatch(_QUOTED.sub(b"?", line))
+        if found and found[1]:
             self._statement = b""
-        return True
+        return found is not None
+
+    def _rows(self, line: bytes, start: int) -> bool:
+        """Return whether there are rows from here to the end of a line."""
+        found = _ROWS.fullmatch(line, start)
+        if found and self._table == "alembic_version":
+            self._revisions += _REVISION.findall(line, start)
+        if found and found[1]:
+            self._statement = b""
+        return found is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -19,6 +19,11 @@ _IN_USE = "the database is in use: stop the servers first"
 _ACTIVE = (
     "SELECT type, name FROM sqlite_master"
     " WHERE type IN ('trigger', 'view') OR sql LIKE 'CREATE VIRTUAL%'"
+)
+# With those that are computed, which table_info leaves out.
+_COLUMNS = (
+    "SELECT t.name, c.name FROM sqlite_master AS t JOIN pragma_table_xinfo(t.name) AS c"
+    " WHERE t.type = 'table'"
 )
 
 
@@ -85,15 +90,16 @@ def _contents(source: Path, connection: sqlite3.Connection) -> Contents:
     is_cut_off = source.stat().st_size < pages * size
     if found != ("ok",) or orphans or is_cut_off:
         raise BackupError(f"{source} is damaged")
-    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-    tables = frozenset(str(name) for (name,) in rows)
+    tables: dict[str, set[str]] = {}
+    for table, column in connection.execute(_COLUMNS):
+        tables.setdefault(table, set()).add(column)
     return Contents(tables, _revision(connection, tables))
 
 
-def _revision(connection: sqlite3.Connection, tables: frozenset[str]) -> str | None:
-    if "alembic_version" not in tables:
+def _revision(connection: sqlite3.Connection, tables: Mapping[str, Set[str]]) -> str | None:
+    if "version_num" not in tables.get("alembic_version", ()):
         return None
-    rows = connection.execute("SELECT * FROM alembic_version LIMIT 2").fetchall()
+    rows = connection.execute("SELECT version_num FROM alembic_version LIMIT 2").fetchall()
     return str(rows[0][0]) if len(rows) == 1 else None
 
 

@@ -79,6 +79,8 @@ class MariaDb:
                 ) from error
 
     def _script(self, source: Path, dropping: Sequence[str]) -> Pieces:
+        # Texts end where we saw them end, whatever mode the server begins with.
+        yield b"SET SESSION sql_mode='NO_AUTO_VALUE_ON_ZERO';\n"
         if dropping:
             names = ", ".join("`" + name.replace("`", "``") + "`" for name in dropping)
             waits = f"lock_wait_timeout={LOCK_WAIT_SECONDS}"

@@ -18,6 +18,7 @@ from sqlalchemy.engine import URL
 
 from app.backups.contents import BackupError, Contents
 from app.backups.programs import Pieces, output, run, tool
+from app.backups.scripts import Block, blocks
 from app.sqlite import LOCK_WAIT_SECONDS
 
 # Tables, and what makes them whole. Views, functions and triggers are none of ours.
@@ -28,10 +29,6 @@ _KINDS = "|".join(
     ]
 )
 _ENTRY = re.compile(rf"\d+; \d+ \d+ ({_KINDS}) (\S+) (\S+) .*")
-_COPY = re.compile(rb"COPY [^;]+ FROM stdin;\n")
-_END_OF_ROWS = b"\\.\n"
-# For psql; what they say is not to be run by anybody.
-_FOR_PSQL = re.compile(rb"\\(?:un)?restrict [0-9A-Za-z]+\n")
 
 
 class PostgreSql:
@@ -56,12 +53,16 @@ class PostgreSql:
             if file.read(5) != b"PGDMP":
                 raise BackupError(f"{source} is no backup of PostgreSQL")
         program = tool("pg_restore", package="postgresql-client")
-        with source.open("rb") as file:
-            # Reads all of it, and writes it nowhere: a file that was cut off ends in an error.
-            run([program, "--file=/dev/null"], stdin=file)
-        entries = filter(None, map(_ENTRY.fullmatch, _listed(program, source)))
-        tables = frozenset(entry[3] for entry in entries if entry[1] == "TABLE")
-        return Contents(tables, _revision(program, source))
+        tables: dict[str, set[str]] = {}
+        revisions: list[bytes] = []
+        # Reads all of it: a file that was cut off ends in an error.
+        with closing(_script(program, source)) as lines:
+            for block in blocks(source, lines):
+                tables |= block.created
+                is_alembics = block.table == "alembic_version"
+                revisions += [row for row in block.rows if is_alembics]
+        is_one = len(revisions) == 1
+        return Contents(tables, revisions[0].decode(errors="replace")[:-1] if is_one else None)
 
     def load(self, source: Path, *, dropping: Sequence[str] = ()) -> None:
         """In one transaction: what was there stays when it fails."""
@@ -70,7 +71,7 @@ class PostgreSql:
             with psycopg.connect(self._conninfo, password=self._password) as connection:
                 _drop(connection, dropping)
                 with closing(_script(program, source)) as lines:
-                    _play(connection, lines)
+                    _play(connection, blocks(source, lines))
         except BackupError as error:
             raise BackupError(f"{error} -- the database is as it was") from error
         except psycopg.Error as error:
@@ -84,23 +85,15 @@ def _drop(connection: psycopg.Connection, tables: Sequence[str]) -> None:
         connection.execute(f"DROP TABLE {names} CASCADE".encode())
 
 
-def _play(connection: psycopg.Connection, lines: Iterator[bytes]) -> None:
+def _play(connection: psycopg.Connection, script: Iterator[Block]) -> None:
     """Run a script of pg_restore's: statements, and rows between them."""
-    cursor, statements = connection.cursor(), b""
-    for line in lines:
-        if _COPY.fullmatch(line):
-            cursor.execute(statements)
-            statements = b""
-            with cursor.copy(line) as copy:
-                for row in lines:
-                    if row == _END_OF_ROWS:
-                        break
+    cursor = connection.cursor()
+    for block in script:
+        cursor.execute(block.statements)
+        if block.copy:
+            with cursor.copy(block.copy) as copy:
+                for row in block.rows:
                     copy.write(row)
-                else:
-                    raise BackupError("the archive ends among the rows of a table")
-        elif not _FOR_PSQL.fullmatch(line):
-            statements += line
-    cursor.execute(statements)
 
 
 def _script(program: str, source: Path) -> Pieces:
@@ -119,12 +112,3 @@ def _listed(program: str, source: Path) -> list[str]:
     with source.open("rb") as file:
         lines = output([program, "--list"], stdin=file)
         return [line.decode(errors="replace").rstrip("\n") for line in lines]
-
-
-def _revision(program: str, source: Path) -> str | None:
-    """What the only row of Alembic's table says."""
-    with source.open("rb") as file:
-        command = [program, "--file=-", "--data-only", "--table=alembic_version"]
-        text = b"".join(output(command, stdin=file)).decode(errors="replace")
-    rows = re.findall(r"^COPY [^;]+ FROM stdin;\n(.*)\n\\\.$", text, re.MULTILINE)
-    return rows[0] if len(rows) == 1 else None

@@ -1,9 +1,9 @@
 """How hard a secret is to guess, in bits: the shortest way to describe it by what is tried first.
 
-A description is made of single characters, of words from frequency lists, and of parts that stood
-there before, as they were or shifted (`abcdefgh` and `1qaz2wsx` are steps that repeat). The text
-that hexadecimal or base64 hides is described as well. Random text has no short description; what a
-person thought up, or a short pattern repeated, has one.
+A description is made of single characters, of words from frequency lists, reversed or not, and of
+parts that stood there before, as they were or shifted (`abcdefgh` and `1qaz2wsx` are steps that
+repeat). The text that hexadecimal or base64 hides is described as well. Random text has no short
+description; what a person thought up, or a short pattern repeated, has one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _KIND_BITS = 2.0
 _BYTE_BITS = 8.0
 _SEPARATORS = " -_./,:+"
 _SEPARATOR_BITS = 1.0
-_LEET = str.maketrans("4@301!5$7", "aaeoiisst")
+# Digits for letters, and accents; nothing that chance makes of ASCII has these.
+_LEET = str.maketrans("4@301!5$7áéíóúü", "aaeoiisstaeiouu")
 _KEYBOARD = ("1234567890-=", "qwertyuiop[]", "asdfghjkl;'", "zxcvbnm,./")
 _ROW_WIDTH = 100
 _KEYS = {
@@ -162,4 +163,7 @@ def _case_bits(part: str) -> float:
 @cache
 def _ranks() -> tuple[dict[str, int], int]:
     ranks = ranked_words()
+    for word, rank in [*ranks.items()]:
+        # As many again: to say that it is reversed costs a bit.
+        ranks.setdefault(word[::-1], 2 * rank)
     return ranks, max(map(len, ranks))

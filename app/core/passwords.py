@@ -15,6 +15,8 @@ from pathlib import Path
 
 MAX_PASSWORD = 128
 _SPANISH = Path(__file__).parent.parent / "locales" / "common_passwords_es.txt"
+# Of texts, the most frequent first; without accents.
+_SPANISH_WORDS = _SPANISH.with_name("frequent_words_es.txt")
 _SITE_WORDS = ("cimiento",)
 # Everybody can read them in our README, our documentation and the examples of the API docs.
 _PUBLISHED = ("Correct-Horse-7", "Correct-Horse-7-Battery", "Look-At-This-1")
@@ -96,13 +98,13 @@ def _fold(value: str) -> str:
 
 
 def ranked_words() -> dict[str, int]:
-    """Every word of the frequency lists, common passwords and Spanish ones among them, with its
+    """Every word of the frequency lists, common passwords and Spanish words among them, with its
     best place: 1 is tried first. Made anew by each call."""
     from zxcvbn.frequency_lists import FREQUENCY_LISTS  # noqa: PLC0415 see `_common_passwords`
 
-    spanish = _SPANISH.read_text(encoding="utf-8").split()
+    spanish = [each.read_text(encoding="utf-8").split() for each in (_SPANISH, _SPANISH_WORDS)]
     ranks: dict[str, int] = {}
-    for words in (*FREQUENCY_LISTS.values(), spanish, _SITE_WORDS):
+    for words in (*FREQUENCY_LISTS.values(), *spanish, _SITE_WORDS):
         for rank, word in enumerate(words, start=1):
             ranks[word] = min(rank, ranks.get(word, rank))
     return ranks
