@@ -524,6 +524,9 @@ def test_what_other_versions_of_the_tools_write_is_taken(tmp_path: Path) -> None
         read_dump(tmp_path / "dump")
     (tmp_path / "dump").write_text("CREATE TABLE `x` (\n  `a` int\n) ENGINE=MyISAM;\n")
     assert read_dump(tmp_path / "dump").tables == {"x": {"a"}}
+    (tmp_path / "dump").write_bytes(MYSQL_8.replace("a\n'", "é'").encode("latin-1"))
+    with pytest.raises(BackupError, match="tampered with: line 37 "):
+        read_dump(tmp_path / "dump")
     (tmp_path / "dump").write_text("CREATE TABLE `x` (\n")
     with pytest.raises(BackupError, match="is cut off"):
         read_dump(tmp_path / "dump")
