@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope, Send
 
 from app.core.hashing import LEAST_SLOTS
+from app.routers.admission import LoginAdmission
 from tests.support.client import API, PASSWORD, Client
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -94,3 +95,24 @@ async def test_a_client_that_hangs_up_leaves_no_slot(client: Client) -> None:
 
     await client.app(scope, receive, send)
     assert not passwords._queue._slots
+
+
+async def test_who_reads_on_behind_the_body_hears_of_the_end() -> None:
+    messages: list[Message] = [
+        {"type": "http.request", "body": b"grant_type=refresh_token"},
+        {"type": "http.disconnect"},
+    ]
+    heard: list[Message] = []
+
+    async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
+        heard.extend([await receive(), await receive()])
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(_: Message) -> None:
+        pass
+
+    scope = {"type": "http", "method": "POST", "path": LOGIN}
+    await LoginAdmission(app)(scope, receive, send)
+    assert [message["type"] for message in heard] == ["http.request", "http.disconnect"]

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import cast
 
 import httpx2
 import pytest
-from sqlalchemy import delete, select, update
+from sqlalchemy import Dialect, delete, select, update
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.permissions import Permission
-from app.crud import sessions
+from app.core.permissions import Caller, Permission
+from app.crud import authorization, sessions
 from app.database import Database
 from app.models.base import utc_now
 from app.models.roles import RolePermission
 from app.models.sessions import LoginSession
 from app.models.users import User, UserRole
+from app.reading import Query, Values
+from app.writing import Unit
 from tests.support.client import Client, Person
 from tests.support.document import documented
 from tests.support.matrix import SCENES, World, call, operation_of, snapshot
 from tests.support.people import holder
 from tests.test_permission_matrix import GATES
-
-pytestmark = pytest.mark.long
 
 Removal = Callable[[AsyncSession, int], Awaitable[object]]
 
@@ -99,6 +102,7 @@ def test_the_rows_are_all_there() -> None:
     assert len({operation_of(row) for row in WRITING}) >= 20
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("row", WRITING)
 @pytest.mark.usefixtures("long_memory")
 async def test_a_write_asks_again_in_its_transaction(
@@ -160,3 +164,31 @@ async def test_a_write_that_waits_for_a_removal_sees_it(
         await asyncio.sleep(0.2)
         assert not writing.done(), "it waits"
     assert (await writing).status_code == 403
+
+
+@dataclass
+class Scripted:
+    """A unit that answers each statement in turn, and keeps what it was asked."""
+
+    dialect: Dialect
+    answers: list[Values]
+    is_cluster: bool = False
+    asked: list[str] = field(default_factory=list)
+
+    def rows(self, query: Query, **_: object) -> Values:
+        self.asked.append(query.compiled(self.dialect).sql)
+        return self.answers.pop(0)
+
+
+@pytest.mark.parametrize("is_free", [True, False])
+def test_postgresql_waits_for_locks_before_it_reads(is_free: bool) -> None:
+    """One statement where nobody else has the locks; else its snapshot would be from before."""
+    found: Values = [("Ana", None)]
+    scripted = Scripted(postgresql.dialect(), [found] if is_free else [[], [(1,)], found])
+    caller = authorization.confirm(cast("Unit", scripted), Caller(1, 2, frozenset()))
+    assert (caller.name, caller.permissions) == ("Ana", frozenset())
+    at_once, *after_the_wait = scripted.asked
+    assert at_once.endswith("SKIP LOCKED")
+    assert [sql.endswith("FOR SHARE OF users, sessions") for sql in after_the_wait] == (
+        [] if is_free else [True, False]
+    )

@@ -74,6 +74,8 @@ WEAK = [
 ]
 
 
+# Thousands of secrets, or long ones: each takes many times as long while coverage is measured.
+@pytest.mark.long
 @pytest.mark.parametrize("name", RANDOM)
 def test_what_is_random_is_never_refused(name: str) -> None:
     found = [RANDOM[name]() for _ in range(300)]
@@ -85,6 +87,7 @@ def test_what_is_made_up_or_repeated_is_refused(secret: str) -> None:
     assert is_guessable(secret)
 
 
+@pytest.mark.long
 def test_what_stands_beside_something_random_takes_nothing_from_it() -> None:
     for secret in (f"tests-{GOOD_SECRET}", "a" * 300 + GOOD_SECRET, GOOD_SECRET + "a" * 4_000):
         assert guess_bits(secret) > MIN_SECRET_BITS, secret[:20]

@@ -20,8 +20,6 @@ from app.protocol import MAX_HEAD, BoundedProtocol
 from tests.conftest import SECRET, migrate
 from tests.support.process import Server, environment, serving
 
-pytestmark = pytest.mark.long
-
 MIB = 2**20
 FLOOD = 24 * MIB
 FLOOD_SECONDS = 3
@@ -143,6 +141,7 @@ ANSWERS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", FLOODS)
 async def test_a_request_without_an_end_costs_little_memory(server: Server, kind: str) -> None:
     before = resident_kib(server)

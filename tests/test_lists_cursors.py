@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from app.core.exceptions import InvalidCursor
 from app.core.keys import SecretKeys
 from app.crud.pages import Cursors
 from app.models.base import INCLUDE_DELETED, utc_now
 from app.models.posts import Post
 from app.models.users import User
+from app.schemas.pages import PageQuery
 from tests.support.client import Client, Person
 from tests.support.listings import Listing, fill, listings, make_ties, page, walk
 
@@ -213,3 +215,13 @@ async def test_a_cursor_of_microseconds_skips_nothing(client: Client) -> None:
         for post in items
     ]
     assert walked == sorted(f"99999{5 + offset % 4}Z" for offset in range(6))
+
+
+def test_a_cursor_of_a_sort_that_is_offered_no_more_is_refused() -> None:
+    """Another version may have handed it out."""
+    cursors = Cursors(SecretKeys(["a secret of a test"]))
+    cursor = cursors.dump("posts", "-popularity", 7, 1)
+    query = PageQuery(cursor=cursor)
+    assert cursors.load("posts", ("popularity",), query) == ("-popularity", 7, 1)
+    with pytest.raises(InvalidCursor):
+        cursors.load("posts", ("created_at",), query)

@@ -20,9 +20,10 @@ from app.core.passwords import ranked_words
 MIN_SECRET_BYTES = 32
 # 32 random hexadecimal digits, which hold 128 bits, are never estimated at less than 95.
 MIN_SECRET_BITS = 92
-_WINDOW = 256
+# The time grows with the cube of it.
+_WINDOW = 96
 # What comes later is not looked at.
-_WINDOWS = 4
+_WINDOWS = 8
 _SHORTEST_PART = 3
 # To say which kind of part comes next.
 _KIND_BITS = 2.0
@@ -79,7 +80,8 @@ def _decodings(secret: str) -> Iterator[str]:
 def _bits(text: str, *, literal_bits: float) -> float:
     """The bits of the best window: what is guessable beside it takes none of them away."""
     starts = range(0, max(len(text), 1), _WINDOW)[:_WINDOWS]
-    return max(_window_bits(text[start : start + _WINDOW], literal_bits) for start in starts)
+    windows = {text[start : start + _WINDOW] for start in starts}
+    return max(_window_bits(window, literal_bits) for window in windows)
 
 
 def _window_bits(text: str, literal_bits: float) -> float:

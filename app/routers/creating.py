@@ -88,9 +88,9 @@ class Creation(Generic[C]):
             return await writer.run(partial(self._confirmed, partial(_once, work, self._key)))
 
     def _confirmed(self, work: Callable[[Unit], Response], unit: Unit) -> Response:
-        if self.caller is not None:
-            confirmed = authorization.confirm(unit, self.caller, self._required)
-            self.caller = cast("C", confirmed)
+        assert self.caller is not None, "what nobody asks for is made in a session"
+        confirmed = authorization.confirm(unit, self.caller, self._required)
+        self.caller = cast("C", confirmed)
         return work(unit)
 
     async def within(self, session: AsyncSession, make: Callable[[], Awaitable[Json]]) -> Response:
