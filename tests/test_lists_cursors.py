@@ -221,7 +221,7 @@ def test_a_cursor_of_a_sort_that_is_offered_no_more_is_refused() -> None:
     """Another version may have handed it out."""
     cursors = Cursors(SecretKeys(["a secret of a test"]))
     cursor = cursors.dump("posts", "-popularity", 7, 1)
-    query = PageQuery(cursor=cursor)
+    query = PageQuery.model_validate({"cursor": cursor})
     assert cursors.load("posts", ("popularity",), query) == ("-popularity", 7, 1)
     with pytest.raises(InvalidCursor):
         cursors.load("posts", ("created_at",), query)
