@@ -9,8 +9,7 @@ from typing import cast
 
 import httpx2
 import pytest
-from sqlalchemy import Dialect, delete, select, update
-from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy import Dialect, create_engine, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.permissions import Caller, Permission
@@ -184,7 +183,8 @@ class Scripted:
 def test_postgresql_waits_for_locks_before_it_reads(is_free: bool) -> None:
     """One statement where nobody else has the locks; else its snapshot would be from before."""
     found: Values = [("Ana", None)]
-    scripted = Scripted(PGDialect(), [found] if is_free else [[], [(1,)], found])
+    dialect = create_engine("postgresql+psycopg://nowhere/").dialect
+    scripted = Scripted(dialect, [found] if is_free else [[], [(1,)], found])
     caller = authorization.confirm(cast("Unit", scripted), Caller(1, 2, frozenset()))
     assert (caller.name, caller.permissions) == ("Ana", frozenset())
     at_once, *after_the_wait = scripted.asked

@@ -15,7 +15,7 @@ from app.crud.pages import Cursors
 from app.models.base import INCLUDE_DELETED, utc_now
 from app.models.posts import Post
 from app.models.users import User
-from app.schemas.pages import PageQuery
+from app.schemas.posts import PostQuery
 from tests.support.client import Client, Person
 from tests.support.listings import Listing, fill, listings, make_ties, page, walk
 
@@ -221,7 +221,7 @@ def test_a_cursor_of_a_sort_that_is_offered_no_more_is_refused() -> None:
     """Another version may have handed it out."""
     cursors = Cursors(SecretKeys(["a secret of a test"]))
     cursor = cursors.dump("posts", "-popularity", 7, 1)
-    query = PageQuery.model_validate({"cursor": cursor})
+    query = PostQuery.model_validate({"cursor": cursor})
     assert cursors.load("posts", ("popularity",), query) == ("-popularity", 7, 1)
     with pytest.raises(InvalidCursor):
         cursors.load("posts", ("created_at",), query)
