@@ -11,25 +11,28 @@ from pathlib import Path
 
 from app.backups.contents import BackupError, Contents
 
-_TEXT = rb"'(?:[^'\\]++|\\.|'')*+'"
-_QUOTED = re.compile(_TEXT + rb"|`(?:[^`\\]|``)++`", re.DOTALL)
+# No possessive quantifiers: before Python 3.11.5 they miss matches of groups.
+_TEXT = rb"'[^'\\]*(?:(?:\\.|'')[^'\\]*)*'"
+_NAME = rb"`(?:[^`\\]|``)+`"
+_QUOTED = re.compile(_TEXT + rb"|" + _NAME, re.DOTALL)
 _SANDBOX = re.compile(rb"/\*M!999999\\- enable the sandbox mode \*/ ?")
-_COMMENT = re.compile(rb"--(?: [^\\]*+)?")
-_NAMED = re.compile(rb"(CREATE TABLE|INSERT INTO) `((?:[^`\\]|``)++)`")
-_COLUMN = re.compile(rb" +`((?:[^`\\]|``)++)` ")
+_COMMENT = re.compile(rb"--(?: [^\\]*)?")
+_NAMED = re.compile(rb"(CREATE TABLE|INSERT INTO) `((?:[^`\\]|``)+)`")
+_COLUMN = re.compile(rb" +`((?:[^`\\]|``)+)` ")
 _REVISION = re.compile(rb"\('([^'\\]*)'\)[,;]")
 # Literals alone: what calls a function, or looks into another table, is none of a row's.
 _LITERAL = rb"|".join(
     [
-        rb"NULL|-?\d++(?:\.\d++)?(?:e[+-]?\d++)?(?![\w.])",
-        rb"(?:_binary )?(?:0x[0-9A-F]++(?!\w)|" + _TEXT + rb")|b'[01]*+'",
+        rb"NULL|-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.])",
+        rb"(?:_binary )?(?:0x[0-9A-F]+(?!\w)|" + _TEXT + rb")|b'[01]*'",
     ]
 )
-_ROW = rb"\((?:" + _LITERAL + rb")(?:, ?(?:" + _LITERAL + rb"))*+\)"
-_ROWS = re.compile(_ROW + rb"(?:, ?" + _ROW + rb")*+(?:,|(;))", re.IGNORECASE | re.DOTALL)
-_NAME = rb"`(?:[^`\\]|``)++`"
+_ROW = re.compile(
+    rb"\((?:" + _LITERAL + rb")(?:, ?(?:" + _LITERAL + rb"))*\)(?:, ?|(;))",
+    re.IGNORECASE | re.DOTALL,
+)
 _INSERT = re.compile(
-    rb"INSERT INTO " + _NAME + rb"(?: \(" + _NAME + rb"(?:, ?" + _NAME + rb")*+\))? VALUES ?"
+    rb"INSERT INTO " + _NAME + rb"(?: \(" + _NAME + rb"(?:, ?" + _NAME + rb")*\))? VALUES ?"
 )
 # With `?` for what is in quotes.
 _CREATE = re.compile(rb"CREATE TABLE \? \(")
@@ -39,7 +42,7 @@ _DEFINITION = re.compile(
     rb"(?:(?!--|/\*(?!M?!\d{5,6} )"
     rb"|\b(?:SELECT|LOAD_FILE|CONNECTION|DIRECTORY|UNION)\b"
     rb"|\bENGINE\b(?! ?= ?(?:InnoDB|MyISAM|Aria|MEMORY)\b))"
-    rb"[^\\'\"`;#])*+(;?)",
+    rb"[^\\'\"`;#])*(;?)",
     re.IGNORECASE,
 )
 _TABLES = re.compile(rb"LOCK TABLES \? WRITE;|UNLOCK TABLES;|ALTER TABLE \? (?:DIS|EN)ABLE KEYS;")
@@ -158,9 +161,14 @@ class _Reader:
 
     def _rows(self, line: bytes, start: int) -> bool:
         """Return whether there are rows from here to the end of a line."""
-        found = _ROWS.fullmatch(line, start)
-        if found and self._table == "alembic_version":
+        # Row by row: a line may hold a megabyte of them.
+        place = start
+        while (found := _ROW.match(line, place)) and not found[1] and found.end() < len(line):
+            place = found.end()
+        if found is None or found.end() < len(line):
+            return False
+        if self._table == "alembic_version":
             self._revisions += _REVISION.findall(line, start)
-        if found and found[1]:
+        if found[1]:
             self._statement = b""
-        return found is not None
+        return True

@@ -16,8 +16,8 @@ from app.backups.contents import BackupError
 
 # What is quoted, and comments; a carriage return ends these as well.
 _TOKEN = re.compile(
-    rb"--[^\n\r]*+|\"(?:[^\"]++|\"\")++\""
-    rb"|(?<![\w&])(?:[Ee]'(?:[^'\\]++|\\.|'')*+'|'(?:[^']++|'')*+')",
+    rb"--[^\n\r]*|\"(?:[^\"]|\"\")[^\"]*(?:\"\"[^\"]*)*\""
+    rb"|(?<![\w&])(?:[Ee]'[^'\\]*(?:(?:\\.|'')[^'\\]*)*'|'[^']*(?:''[^']*)*')",
     re.DOTALL,
 )
 _TEXT, _IDENTIFIER = b"\x01", b"\x02"
@@ -25,7 +25,7 @@ _TEXT, _IDENTIFIER = b"\x01", b"\x02"
 # on after a line break in the way of the one before.
 _UNCLEAR = re.compile(rb"[^\x01\x02\t-\r -~]|['\"$\\]|/\*|\x01\s+\x01")
 _NAME = rb"(?:[a-z_]\w*|\x02)"
-_PATH = _NAME + rb"(?:\." + _NAME + rb")*+"
+_PATH = _NAME + rb"(?:\." + _NAME + rb")*"
 _OPTIONS = rb"[\w -]*"
 _REST = rb"[^;]*"
 _TABLE = rb"ALTER TABLE (?:ONLY )?" + _PATH + rb" "
@@ -90,7 +90,7 @@ _CALLED = frozenset(
 _QUOTED_NAME = rb"(?:[a-z_]\w*|\"(?:[^\"\n\0]|\"\")+\")"
 _COPY = re.compile(
     rb"COPY (?:" + _QUOTED_NAME + rb"\.)?(" + _QUOTED_NAME + rb") \("
-    rb"" + _QUOTED_NAME + rb"(?:, " + _QUOTED_NAME + rb")*+\) FROM stdin;\n"
+    rb"" + _QUOTED_NAME + rb"(?:, " + _QUOTED_NAME + rb")*\) FROM stdin;\n"
 )
 _CREATED = re.compile(rb"CREATE TABLE (?:" + _QUOTED_NAME + rb"\.)?(" + _QUOTED_NAME + rb") \(\n")
 _COLUMN_LINE = re.compile(rb"^    (" + _QUOTED_NAME + rb") ", re.MULTILINE)
