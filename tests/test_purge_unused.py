@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.failures import RETRIES
 from app.crud import tags, trash
@@ -69,14 +70,23 @@ async def test_a_tag_that_a_post_is_about_to_get_stays(
     ana = await client.user()
     await leave(ana, "next")
     post = await ana.write()
-    async with other_process.begin() as session:
+    purging: list[asyncio.Task[dict[str, int]]] = []
+    tries = 0
+
+    async def tag_post(session: AsyncSession) -> None:
+        nonlocal tries
+        tries += 1
         get = partial(tags.get_or_create, names=["next"])
         (tag_id,) = await in_session(session, get)
-        purged = asyncio.create_task(purge(client))
-        # SQLite lets one write at a time: there it waits, elsewhere it passes the tag over.
-        await asyncio.wait([purged], timeout=0.3)
+        if not purging:
+            purging.append(asyncio.create_task(purge(client)))
+            # SQLite lets one write at a time: there it waits, elsewhere it passes the tag over.
+            await asyncio.wait(purging, timeout=0.3)
         session.add(PostTag(post_id=post["id"], tag_id=tag_id))
-    assert (await purged)["tags"] == 0
+
+    await other_process.run(tag_post)
+    # MariaDB may see a deadlock with what else is purged: then all is done again, as in a request.
+    assert (await purging[0])["tags"] == 0 or tries > 1
     assert (await client.get(f"/posts/{post['id']}")).json()["tags"] == ["next"]
 
 

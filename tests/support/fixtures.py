@@ -52,8 +52,8 @@ def set_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SetEnv]
 
 
 @pytest.fixture
-def same_database(set_env: SetEnv, database_url: str) -> None:
-    """The commands and the API look at one database."""
+def same_database(set_env: SetEnv, database_url: str, app: FastAPI) -> None:  # noqa: ARG001 wipes
+    """The commands and the API look at one database, which is emptied afterwards."""
     set_env(database_url=database_url)
 
 
