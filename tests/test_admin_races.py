@@ -26,8 +26,6 @@ from tests.conftest import wipe
 from tests.support.client import PASSWORD, Client, Person
 from tests.support.crowd import at_once, count, patient_app, statuses
 
-pytestmark = pytest.mark.long
-
 Way = Callable[[Person, int, int], Awaitable[httpx2.Response]]
 
 
@@ -92,6 +90,7 @@ def lost(responses: list[httpx2.Response]) -> list[str]:
     return [response.json()["code"] for response in responses if not response.is_success]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("first", WAYS[:3])
 async def test_two_admins_cannot_remove_each_other(client: Client, first: Way) -> None:
     """A23, A65: one of them wins; the other is refused for what was done to them before their
@@ -106,6 +105,7 @@ async def test_two_admins_cannot_remove_each_other(client: Client, first: Way) -
         assert await admins(client.database) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("first", WAYS)
 async def test_two_admins_cannot_both_leave(client: Client, first: Way) -> None:
     """A23: the second one to go is answered `last_admin`."""
@@ -117,6 +117,7 @@ async def test_two_admins_cannot_both_leave(client: Client, first: Way) -> None:
         assert await admins(client.database) == 1
 
 
+@pytest.mark.long
 async def test_an_admin_remains_whenever_the_requests_meet(client: Client) -> None:
     """A23: without any order between them."""
     for first, second in itertools.combinations_with_replacement(WAYS[:3], 2):

@@ -21,7 +21,7 @@ from app.models.sessions import LoginSession
 from app.models.users import User, UserRole
 from app.reading import Query, Values
 from app.writing import Unit
-from tests.support.client import Client, Person
+from tests.support.client import PASSWORD, Client, Person
 from tests.support.document import documented
 from tests.support.matrix import SCENES, World, call, operation_of, snapshot
 from tests.support.people import holder
@@ -130,9 +130,13 @@ async def test_an_account_deleted_elsewhere_is_no_longer_read(
 ) -> None:
     """A24: a process that still remembers the caller answers 401, as if it did not."""
     person = await client.user()
+    assert (await person.get("/users/me")).status_code == 200
     async with other_process.begin() as session:
         await soft_delete(session, person.id)
+    assert (await person.get("/auth/sessions")).status_code == 200, "the caller is remembered"
     assert (await person.get("/users/me")).status_code == 401
+    gone = await person.delete("/users/me", {"current_password": PASSWORD})
+    assert gone.status_code == 401
 
 
 Write = Callable[[Person, int], Awaitable[httpx2.Response]]

@@ -31,8 +31,6 @@ from tests.support.gates import (
 )
 from tests.support.redis_server import running_redis
 
-pytestmark = pytest.mark.long
-
 (INVALID,) = RULES[Door.register][Whom.invalid]
 ATTACKER = "203.0.113.66"
 Send = Callable[[Client, int], Awaitable[httpx2.Response]]
@@ -70,6 +68,7 @@ async def lock(client: Client, email: str) -> None:
     assert await fail_to_login(client, email, ips=strangers(10)) == [401] * 10
 
 
+@pytest.mark.long
 async def test_a_flood_of_invalid_registrations_wipes_no_limit(client: Client) -> None:
     """Nothing is counted for their addresses, and after so many they are refused."""
     email = await email_of(client)
@@ -84,6 +83,7 @@ async def test_a_flood_of_invalid_registrations_wipes_no_limit(client: Client) -
     assert (await try_login(client, email, ip=HOME)).status_code == 200
 
 
+@pytest.mark.long
 async def test_a_flood_of_valid_tries_wipes_no_limit(client: Client) -> None:
     """However many others are counted, beside the ones that limit."""
     email = await email_of(client)
