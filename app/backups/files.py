@@ -34,7 +34,7 @@ class Sqlite:
         self._url = url
         self._path = Path(url.database or ":memory:")
 
-    def dump(self, target: Path, tables: Sequence[str] = ()) -> None:  # noqa: ARG002
+    def dump(self, target: Path, tables: Sequence[str] = ()) -> None:  # noqa: ARG002 the protocol's
         """A snapshot; writers go on meanwhile. What was deleted for good is not in it."""
         # Opening it would make it.
         if not self._path.is_file():
@@ -58,7 +58,7 @@ class Sqlite:
                 raise BackupError(_IN_USE) from error
             raise BackupError(f"{source} is damaged: {error}") from error
 
-    def load(self, source: Path, *, dropping: Sequence[str] = ()) -> None:  # noqa: ARG002
+    def load(self, source: Path, *, dropping: Sequence[str] = ()) -> None:  # noqa: ARG002 the protocol's
         """One in the place of the other, in one transaction: what was there stays when it fails.
 
         Refused while anybody has the file open: a server would go on acknowledging writes that

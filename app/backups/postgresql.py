@@ -40,7 +40,7 @@ class PostgreSql:
         self._password = None if password is None else str(password)
         self._conninfo = make_conninfo(**arguments)
 
-    def dump(self, target: Path, tables: Sequence[str] = ()) -> None:  # noqa: ARG002
+    def dump(self, target: Path, tables: Sequence[str] = ()) -> None:  # noqa: ARG002 the protocol's
         """A snapshot of all there is, without owners and grants: any role can restore it."""
         program = tool("pg_dump", package="postgresql-client")
         options = ["--format=custom", "--no-owner", "--no-privileges"]
