@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, UpdateBase, event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -27,6 +28,7 @@ from app import galera, sqlite
 from app.config import Settings
 from app.core.failures import RETRIES, pause
 from app.db.errors import is_transient
+from app.db.pings import ping_before_use, unpinged
 from app.sqlite import LOCK_WAIT_SECONDS
 
 T = TypeVar("T")
@@ -114,17 +116,25 @@ class Database:
     async def transact(self, work: Callable[[Connection, set[Written]], T]) -> T:
         """One plain function as a transaction, without a session; it says what it has written.
 
-        Commits when the function returns, or leaves no trace.
+        Commits when the function returns, or leaves no trace. Called again, once, if the connection
+        turns out to be gone before the COMMIT.
         """
         written: set[Written] = set()
 
         def in_transaction() -> T:
-            with self.engine.sync_engine.begin() as connection:
+            with unpinged(), self.engine.sync_engine.begin() as connection:
                 done = work(connection, written)
                 _refuse_if_cancelled()
             return done
 
         try:
+            try:
+                return await greenlet_spawn(in_transaction)
+            except DBAPIError as error:
+                # A COMMIT has no statement here, and may have arrived.
+                if not error.connection_invalidated or error.statement is None:
+                    raise
+                written.clear()
             return await greenlet_spawn(in_transaction)
         finally:
             self.changes.note(written)
@@ -220,15 +230,15 @@ def connect(settings: Settings) -> Database:
         probing = _engine(settings, async_creator=opener, pool_size=1)
         return Database(engine, reading, probing, opener)
     return Database(
-        _engine(settings, isolation_level="READ COMMITTED", pool_pre_ping=True),
+        _engine(settings, isolation_level="READ COMMITTED", pings=True),
         # What only reads needs no transaction, and so no ROLLBACK after it: a round trip less.
         # Nor a ping before it: `reading.py` replaces a connection that is gone.
         _engine(settings, isolation_level="AUTOCOMMIT", pool_reset_on_return=None),
-        _engine(settings, isolation_level="AUTOCOMMIT", pool_pre_ping=True, pool_size=1),
+        _engine(settings, isolation_level="AUTOCOMMIT", pings=True, pool_size=1),
     )
 
 
-def _engine(settings: Settings, **options: Any) -> AsyncEngine:
+def _engine(settings: Settings, *, pings: bool = False, **options: Any) -> AsyncEngine:
     url = settings.url
     match url.get_backend_name():
         case "mysql":
@@ -245,7 +255,7 @@ def _engine(settings: Settings, **options: Any) -> AsyncEngine:
                 "connect_timeout": POOL_TIMEOUT_SECONDS,
                 "options": _POSTGRESQL_SESSION,
             }
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         # Statements are logged and raised without their parameters: those hold hashes.
         hide_parameters=True,
@@ -254,6 +264,9 @@ def _engine(settings: Settings, **options: Any) -> AsyncEngine:
         pool_recycle=POOL_RECYCLE_SECONDS,
         **{"pool_size": settings.database_pool_size, **options},
     )
+    if pings:
+        ping_before_use(engine)
+    return engine
 
 
 _MARIADB_SESSION = (

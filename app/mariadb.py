@@ -15,7 +15,12 @@ class Connection(DriverConnection):  # type: ignore[misc] # it has no types
     uvloop raises RuntimeError when something is written to a transport that the server has reset,
     or its socket is asked for. Neither the driver nor SQLAlchemy takes that for a connection that
     is gone: the ping before a connection's use failed instead of replacing it.
+
+    And one that asks for no ROLLBACK, which the pool does after every use, where the last thing it
+    did was to commit or to roll back.
     """
+
+    _has_ended = False  # its transaction, with nothing sent since
 
     async def _connect(self) -> None:
         try:
@@ -28,6 +33,19 @@ class Connection(DriverConnection):  # type: ignore[misc] # it has no types
             super()._write_bytes(data)
         except RuntimeError as error:
             raise _lost(error) from error
+
+    async def _execute_command(self, command: int, sql: Any) -> None:
+        self._has_ended = False
+        await super()._execute_command(command, sql)
+
+    async def commit(self) -> None:
+        await super().commit()
+        self._has_ended = True
+
+    async def rollback(self) -> None:
+        if not self._has_ended:
+            await super().rollback()
+            self._has_ended = True
 
     async def ensure_closed(self) -> None:
         try:

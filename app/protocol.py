@@ -47,7 +47,6 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._unfinished = 0  # bytes since the last head was complete, but for those of the body
-        self._is_in_head = False
         self._unparsed = b""
         self._is_refused = False
         self._discarded = 0
@@ -59,32 +58,22 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
             self._discard(data)
-        elif len(data) <= _PORTION and self._may_parse and not self._unparsed:
+        elif len(data) <= _PORTION and not self._unparsed and self._may_parse:
             self._parse(data)
         else:
             self._unparsed += data
             self._parse_on()
 
-    def on_message_begin(self) -> None:
-        self._is_in_head = True
-        super().on_message_begin()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; leave out what stands behind a chunked body (RFC 9110 §6.5.1)."""
-        if self._is_in_head:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
-        self._unfinished, self._is_in_head = 0, False
+        """Start the request; what stands behind a chunked body is no part of its head
+        (RFC 9110 §6.5.1)."""
+        self._unfinished = 0
         super().on_headers_complete()
+        self.headers = []
 
     def on_body(self, body: bytes) -> None:
         self._unfinished -= min(_FRAMING * len(body), self._unfinished)
         super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        self._unfinished = 0
-        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -150,7 +150,8 @@ def moment(value: datetime | None) -> str | None:
     """A moment as it goes into JSON."""
     if value is None:
         return None
-    return value.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    # Cut: an offset may follow, and it is that of UTC.
+    return value.isoformat(timespec="microseconds")[:26] + "Z"
 
 
 class Reader:

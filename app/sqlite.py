@@ -167,7 +167,7 @@ class Connection:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Run in a thread, and return only when it is done: nobody else may use the connection."""
-        working = asyncio.ensure_future(asyncio.to_thread(work))
+        working = asyncio.get_running_loop().run_in_executor(None, work)
         try:
             return await asyncio.shield(working)
         except asyncio.CancelledError:

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, TypeVar
 
 import sqlalchemy.exc
@@ -26,7 +25,7 @@ from sqlalchemy.orm import Session
 
 from app import sqlite
 from app.database import Act, Database, Written, on_cluster, written_by
-from app.models.base import Base
+from app.models.base import Base, UtcDateTime
 from app.reading import Parameter, Query, Values, arguments_of, moment, parameter
 
 T = TypeVar("T")
@@ -73,13 +72,11 @@ class Unit:
         row = prepared.complete(values)
         done = self._execute(prepared.sql, prepared.arguments(row))
         self._written.add((prepared.table, Act.insert))
-        shown = {
-            name: moment(value) if isinstance(value, datetime) else value
-            for name, value in row.items()
-        }
+        for name in prepared.moments:
+            row[name] = moment(row[name])
         if prepared.key:
-            shown[prepared.key] = done.fetchall()[0][0] if prepared.returns_key else done.lastrowid
-        return shown
+            row[prepared.key] = done.fetchall()[0][0] if prepared.returns_key else done.lastrowid
+        return row
 
     def insert_if_missing(self, model: type[Base], **values: Any) -> None:
         """Write one row unless its key is taken already, also by somebody doing so right now."""
@@ -116,6 +113,7 @@ class _Insertion:
     positional: bool
     parameters: tuple[Parameter, ...]
     defaults: dict[str, Callable[[Any], Any]]
+    moments: tuple[str, ...]  # the columns that hold one
     key: str  # that the database makes
     returns_key: bool
 
@@ -151,6 +149,7 @@ def _prepared(model: type[Base], dialect: Dialect) -> _Insertion:
         positional=compiled.positional,
         parameters=tuple(parameter(name, compiled.binds[name], dialect) for name in names),
         defaults={each.key: _default(each) for each in columns},
+        moments=tuple(each.key for each in columns if isinstance(each.type, UtcDateTime)),
         key=getattr(table.autoincrement_column, "key", ""),
         returns_key=bool(compiled.effective_returning),
     )

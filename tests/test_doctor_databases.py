@@ -231,7 +231,7 @@ async def test_transactions_and_pings_that_are_not_ours_are_told(
 
     def other_engine(settings: Any, **options: Any) -> Any:
         if options.get("isolation_level") == "READ COMMITTED":
-            options |= {"isolation_level": "SERIALIZABLE", "pool_pre_ping": False}
+            options |= {"isolation_level": "SERIALIZABLE", "pings": False}
         return engine(settings, **options)
 
     monkeypatch.setattr(database, "_engine", other_engine)

@@ -10,6 +10,7 @@ import pytest
 import uvloop
 from aiomysql import Connection as Driver
 from aiomysql import OperationalError
+from pymysql.constants import COMMAND
 from pymysql.constants.CR import CR_SERVER_LOST
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
@@ -111,3 +112,27 @@ async def test_what_the_driver_opens_is_one_that_knows(monkeypatch: pytest.Monke
     assert opened == [connection]
     assert isinstance(connection, mariadb.Connection)
     assert connection.user == "ana"
+
+
+async def test_a_transaction_that_has_ended_is_not_rolled_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+
+    async def say(_: Driver, __: int, sql: str) -> None:
+        said.append(sql)
+
+    async def is_well(_: Driver) -> None:
+        pass
+
+    monkeypatch.setattr(Driver, "_execute_command", say)
+    monkeypatch.setattr(Driver, "_read_ok_packet", is_well)
+    connection = mariadb.Connection()
+    await connection.rollback()  # it may have been used by somebody else
+    await connection.rollback()
+    await connection._execute_command(COMMAND.COM_QUERY, "SELECT 1")
+    await connection.rollback()
+    await connection._execute_command(COMMAND.COM_QUERY, "SELECT 2")
+    await connection.commit()
+    await connection.rollback()
+    assert said == ["ROLLBACK", "SELECT 1", "ROLLBACK", "SELECT 2", "COMMIT"]

@@ -145,7 +145,7 @@ async def test_a_silent_database_is_a_503_in_time_and_forgotten_when_it_talks(
 async def test_connections_that_died_in_the_pool_are_replaced_unnoticed(
     stage: Stage, how: str
 ) -> None:
-    """FACTS: `pool_pre_ping` against really dead connections, by the network and by the server."""
+    """By the network and by the server; by pings, and where there are none by another try."""
     await assert_all_well(stage)
     before = stage.proxy.accepted
     if how == "cut":

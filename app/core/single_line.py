@@ -27,12 +27,13 @@ _NONCHARACTERS_OF_A_PLANE = 0xFFFE
 
 def is_single_line(text: str) -> bool:
     """Return whether a text stays on one line, in the direction of its letters."""
-    return not _REFUSED.search(text)
+    return (text.isascii() and text.isprintable()) or not _REFUSED.search(text)
 
 
 def has_visible(text: str) -> bool:
     """Return whether any character of a text can be seen by itself."""
-    return any(map(_is_visible, text))
+    # The first character nearly always is one.
+    return "!" <= text[:1] <= "~" or any(map(_is_visible, text))
 
 
 def _is_visible(character: str) -> bool:

@@ -62,12 +62,14 @@ class UtcDateTime(TypeDecorator[datetime]):
         plain = DateTime(timezone=dialect.name == "postgresql")
         return dialect.type_descriptor(mysql.DATETIME(fsp=6) if is_mysql else plain)
 
+    def bind_processor(self, dialect: Dialect) -> Any:
+        # Two conversions and a format in one: every row that is written has a few moments.
+        return _sqlite_text if dialect.name == "sqlite" else super().bind_processor(dialect)
+
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
-        if value.tzinfo is None:
-            raise ValueError("a moment needs its time zone")
-        utc = value.astimezone(UTC)
+        utc = _in_utc(value)
         return utc if dialect.name == "postgresql" else utc.replace(tzinfo=None)
 
     def process_result_value(
@@ -78,6 +80,17 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _in_utc(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("a moment needs its time zone")
+    return value if value.tzinfo is UTC else value.astimezone(UTC)
+
+
+def _sqlite_text(value: datetime | None) -> str | None:
+    """A moment as SQLAlchemy keeps it on SQLite, whose text has no offset."""
+    return value and _in_utc(value).isoformat(" ", "microseconds")[:26]
 
 
 class Base(DeclarativeBase):
