@@ -106,7 +106,9 @@ async def check_reconnect(database: Database, _: Settings) -> Findings:
         async with database.engine.connect() as connection:
             await _scalar(connection, "SELECT 1")
     except Exception as error:  # noqa: BLE001 whatever the driver makes of it
-        remedy = "Connections must be pinged before use (app/db/pings.py): install the locked drivers."
+        remedy = (
+            "Connections must be pinged before use (app/db/pings.py): install the locked drivers."
+        )
         return [failure("reconnect", f"a cut connection is an error: {reason(error)}", remedy)]
     return [good("reconnect", "a cut connection is replaced")]
 
