@@ -90,7 +90,7 @@ def _in_utc(value: datetime) -> datetime:
 
 def _sqlite_text(value: datetime | None) -> str | None:
     """A moment as SQLAlchemy keeps it on SQLite, whose text has no offset."""
-    return value and _in_utc(value).isoformat(" ", "microseconds")[:26]
+    return None if value is None else _in_utc(value).isoformat(" ", "microseconds")[:26]
 
 
 class Base(DeclarativeBase):
