@@ -103,7 +103,12 @@ def is_of_database(error: BaseException) -> bool:
 
 def trace_of(error: BaseException) -> str:
     """Return the end of an error's trace: places and lines of code, no texts of errors."""
-    return "".join(traceback.format_tb(error.__traceback__))[-_MAX_TRACE:]
+    # Formatted here: Python 3.13 writes whole statements, underlined, and leaves no room for `app/`.
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [
+        f'  File "{at.filename}", line {at.lineno}, in {at.name}\n    {at.line}\n' for at in frames
+    ]
+    return "".join(lines)[-_MAX_TRACE:]
 
 
 def _where(chain: list[BaseException]) -> str:
