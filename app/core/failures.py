@@ -103,7 +103,7 @@ def is_of_database(error: BaseException) -> bool:
 
 def trace_of(error: BaseException) -> str:
     """Return the end of an error's trace: places and lines of code, no texts of errors."""
-    # Formatted here: Python 3.13 writes whole statements, underlined, and leaves no room for `app/`.
+    # Formatted here: Python 3.13 underlines whole statements, which leaves no room for `app/`.
     frames = traceback.extract_tb(error.__traceback__)
     lines = [
         f'  File "{at.filename}", line {at.lineno}, in {at.name}\n    {at.line}\n' for at in frames
