@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx2
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.core.recovery import LOOK_SECONDS
 from app.models.tags import Tag
 from app.reading import Query
 from tests.conftest import wipe
@@ -28,7 +27,6 @@ on_servers = pytest.mark.parametrize("database_url", ["mariadb", "postgresql"], 
 POOL_SIZE = 5
 # Two pools, the connection that looks whether the database answers, and the one that kills.
 MOST = 2 * POOL_SIZE + 2
-DEADLINE_SECONDS = 1.0
 _numbers = itertools.count()
 SECONDS = 8  # that a statement takes unless something ends it
 
@@ -41,16 +39,25 @@ class Scene:
     proxy: Proxy
     server: Server
 
-    async def no_statement_is_left(self) -> None:
-        """Within a second of the request's end, which is nothing like SECONDS."""
-        async with asyncio.timeout(1):
+    async def no_statement_is_left(self, *, within: float = 1) -> None:
+        """Return when none is: soon after its request's end, which is nothing like SECONDS."""
+        async with asyncio.timeout(within):
             while await self.server.sleeping():  # noqa: ASYNC110 nothing tells
                 await asyncio.sleep(0.02)
 
-    async def all_sleep(self, number: int) -> None:
+    async def are_under_way(self, number: int) -> None:
+        """Return when so many statements are."""
         async with asyncio.timeout(5):
             while await self.server.sleeping() < number:  # noqa: ASYNC110 nothing tells
                 await asyncio.sleep(0.02)
+
+    async def ask(self, path: str) -> asyncio.StreamWriter:
+        """Somebody who has sent a request, and may hang up at any time."""
+        url = self.client.http.base_url
+        _, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(f"{path} HTTP/1.1\r\nHost: testserver\r\nContent-Length: 0\r\n\r\n".encode())
+        await writer.drain()
+        return writer
 
     async def is_well(self) -> None:
         """More at once than there are connections, and none was lost."""
@@ -91,8 +98,14 @@ def add_routes(app: FastAPI, statement: str) -> None:
 
 
 @pytest.fixture
+def deadline() -> float:
+    """Seconds that requests have; tests that need another time say so."""
+    return 2.0
+
+
+@pytest.fixture
 async def scene(
-    database_url: str, shared_app: FastAPI, contract: Contract, tmp_path: Path
+    database_url: str, shared_app: FastAPI, contract: Contract, tmp_path: Path, deadline: float
 ) -> AsyncIterator[Scene]:
     async with (
         proxy_for(make_url(database_url)) as proxy,
@@ -102,7 +115,7 @@ async def scene(
             tmp_path,
             contract,
             database_pool_size=POOL_SIZE,
-            request_timeout_seconds=DEADLINE_SECONDS,
+            request_timeout_seconds=deadline,
         ) as client,
     ):
         add_routes(client.app, server.sleep(SECONDS))
@@ -122,5 +135,81 @@ async def test_statements_end_with_the_deadline_of_their_requests(scene: Scene, 
         await scene.no_statement_is_left()
         await scene.is_well()
     assert counted.slept >= POOL_SIZE, "they were under way"
-    print("MOST", counted)
     assert counted.most <= MOST
+
+
+@on_servers
+@pytest.mark.parametrize("deadline", [6.0])
+async def test_reads_end_when_their_clients_hang_up(scene: Scene) -> None:
+    """A8: long before their time is up."""
+    async with scene.server.counted_connections() as counted:
+        for _ in range(3):
+            callers = [await scene.ask("GET /read") for _ in range(POOL_SIZE)]
+            await scene.are_under_way(POOL_SIZE)
+            for caller in callers:
+                caller.transport.abort()
+            await scene.no_statement_is_left(within=LOOK_SECONDS + 1)
+        await scene.is_well()
+    assert counted.most <= MOST
+
+
+@on_servers
+@pytest.mark.parametrize("deadline", [4.0])
+async def test_writes_go_on_when_their_clients_hang_up(scene: Scene, deadline: float) -> None:
+    """Until their time is up: half of the work is for nobody, the whole of it may be."""
+    callers = [await scene.ask(f"POST /{path}") for path in ("session", "short")]
+    await scene.are_under_way(2)
+    for caller in callers:
+        caller.transport.abort()
+    await asyncio.sleep(2 * LOOK_SECONDS)
+    assert await scene.server.sleeping() == 2
+    await scene.no_statement_is_left(within=deadline)
+    await scene.is_well()
+
+
+@on_servers
+@pytest.mark.parametrize("cancellations", [1, 2])
+async def test_a_cancelled_transaction_leaves_no_lock_behind(
+    scene: Scene, cancellations: int
+) -> None:
+    """When the task has ended: its locks are there to be taken at once."""
+    database, name = scene.client.database, f"abandoned {next(_numbers)}"
+
+    async def work() -> None:
+        async with database.begin() as session:
+            session.add(Tag(name=name))
+            await session.flush()
+            await session.execute(text(scene.server.sleep(SECONDS)))
+
+    task = asyncio.create_task(work())
+    await scene.are_under_way(1)
+    for _ in range(cancellations):
+        task.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(1):
+            await task
+    async with asyncio.timeout(1):
+        async with database.begin() as session:
+            assert await session.scalar(select(func.count()).select_from(Tag)) == 0
+            session.add(Tag(name=name))
+    await scene.no_statement_is_left()
+    await scene.is_well()
+
+
+@on_servers
+async def test_a_server_that_has_gone_silent_holds_nothing_for_long(scene: Scene) -> None:
+    """What was under way cannot be ended there; the places in the pools are free all the same."""
+    asking = [
+        asyncio.ensure_future(scene.client.http.request(method, path))
+        for method, path in [("GET", "/read"), ("POST", "/session"), ("POST", "/short")]
+    ]
+    await scene.are_under_way(3)
+    scene.proxy.freeze()
+    assert [each.status_code for each in await asyncio.gather(*asking)] == [503] * 3
+    database = scene.client.database
+    for pool in (database.engine, database.reading):
+        await faults.eventually(lambda of=pool: faults.checked_out(database, of) == 0, seconds=3)
+    scene.proxy.thaw()
+    await scene.server.kill_sleeping()
+    await scene.is_well()

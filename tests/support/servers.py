@@ -1,4 +1,4 @@
-"""What a database server tells of an app's connections: how many, and what they execute."""
+"""What a server tells of an app's connections: how many there are, and what they execute."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ _CONNECTIONS = {
     " WHERE datname = current_database() AND pid <> pg_backend_pid()",
 }
 _TRANSACTIONS = {
-    "mysql": "SELECT count(*) FROM information_schema.innodb_trx t"
+    "mysql": "SELECT p.id FROM information_schema.innodb_trx t"
     " JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id"
     " WHERE p.db = DATABASE() AND p.id <> CONNECTION_ID()",
-    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    "postgresql": "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
     " AND pid <> pg_backend_pid() AND xact_start IS NOT NULL",
 }
+_KILL = {"mysql": "KILL {}", "postgresql": "SELECT pg_terminate_backend({})"}
 _SLEEP = {"mysql": "SELECT sleep({})", "postgresql": "SELECT pg_sleep({})"}
 
 
@@ -58,8 +59,15 @@ class Server:
         """How many transactions are open. MariaDB tells the same for 0.1 s."""
         await asyncio.sleep(0.15)
         async with self._engine.connect() as connection:
-            statement = text(_TRANSACTIONS[self._engine.dialect.name])
-            return int(await connection.scalar(statement) or 0)
+            found = await connection.scalars(text(_TRANSACTIONS[self._engine.dialect.name]))
+            return len({*found} - self._before)
+
+    async def kill_sleeping(self) -> None:
+        """End the connections that execute a statement that takes long."""
+        found = await self._ours()
+        async with self._engine.connect() as connection:
+            for number in [number for number, sleeps in found if sleeps]:
+                await connection.exec_driver_sql(_KILL[self._engine.dialect.name].format(number))
 
     @asynccontextmanager
     async def counted_connections(self) -> AsyncIterator[Counted]:
@@ -91,7 +99,8 @@ class Server:
 @asynccontextmanager
 async def watched(url: str) -> AsyncIterator[Server]:
     """The server of a database's URL; what is connected to it now does not count."""
-    engine = create_async_engine(url, isolation_level="AUTOCOMMIT", pool_size=1)
+    # One connection, or those who look would count each other.
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=0)
     try:
         server = Server(engine)
         await server.begin()
