@@ -102,7 +102,7 @@ class Opener:
         return connection
 
     async def dispose(self) -> None:
-        """Kill nothing more."""
+        """Stop what is under way."""
         await self._killer.dispose()
 
 
@@ -131,7 +131,7 @@ class Killer:
             self._condemned.pop(connection, None)
 
     async def dispose(self) -> None:
-        """Stop at once."""
+        """Stop what is under way."""
         if self._work is not None:
             self._work.cancel()
             await asyncio.wait({self._work})

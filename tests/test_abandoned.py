@@ -59,6 +59,12 @@ class Scene:
         await writer.drain()
         return writer
 
+    def nothing_is_taken(self) -> bool:
+        """Whether all connections are in their pools."""
+        database = self.client.database
+        engines = (database.engine, database.reading)
+        return not any(faults.checked_out(database, engine) for engine in engines)
+
     async def is_well(self) -> None:
         """More at once than there are connections, and none was lost."""
         answers = await asyncio.gather(*(self.client.get("/posts") for _ in range(2 * POOL_SIZE)))
@@ -67,7 +73,7 @@ class Scene:
             *(self.client.http.post("/quick") for _ in range(2 * POOL_SIZE))
         )
         assert [each.status_code for each in answers] == [200] * 2 * POOL_SIZE
-        await faults.eventually(lambda: faults.checked_out(self.client.database) == 0)
+        await faults.eventually(self.nothing_is_taken)
         assert await self.server.transactions() == 0
 
 
@@ -207,9 +213,7 @@ async def test_a_server_that_has_gone_silent_holds_nothing_for_long(scene: Scene
     await scene.are_under_way(3)
     scene.proxy.freeze()
     assert [each.status_code for each in await asyncio.gather(*asking)] == [503] * 3
-    database = scene.client.database
-    for pool in (database.engine, database.reading):
-        await faults.eventually(lambda of=pool: faults.checked_out(database, of) == 0, seconds=3)
+    await faults.eventually(scene.nothing_is_taken, seconds=3)
     scene.proxy.thaw()
     await scene.server.kill_sleeping()
     await scene.is_well()

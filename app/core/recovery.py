@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.exceptions import AppError, InternalError, Unavailable
@@ -107,7 +107,7 @@ class _Request:
         if self._stop(problem(Unavailable(), self._scope)):
             log.warning("deadline exceeded", extra={"path": self._scope["path"]})
 
-    def _stop(self, answer: ASGIApp) -> bool:
+    def _stop(self, answer: Response) -> bool:
         """Answer in place of the application, which is cancelled; once a response has begun it is
         left to end."""
         if self._started or self.was_ended:

@@ -8,6 +8,7 @@ does not wait until the server has dropped the connection.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Coroutine
@@ -15,10 +16,10 @@ from contextlib import suppress
 from typing import Any
 
 from psycopg import AsyncConnection
-from psycopg.errors import QueryCanceled
 from psycopg.pq import TransactionStatus
 from psycopg.waiting import wait_async
 
+log = logging.getLogger("app.database")
 # How long a statement, and then its connection, may take to be gone before they are given up.
 CANCEL_SECONDS = 1.0
 # Requests to cancel that are under way at once. They need no place among the server's connections.
@@ -34,12 +35,14 @@ class Connection(AsyncConnection[Any]):
     _was_cancelled = False  # with a statement under way
 
     async def wait(
-        self, gen: Any, interval: float = _INTERVAL_SECONDS, timeout: float | None = None
+        self,
+        gen: Any,
+        interval: float = _INTERVAL_SECONDS,
+        timeout: float | None = None,  # noqa: ASYNC109 the driver's
     ) -> Any:
         """Wait for the server; the driver calls it for every statement."""
-        socket_ = self.pgconn.socket
         try:
-            return await wait_async(gen, socket_, interval=interval, timeout=timeout)
+            return await wait_async(gen, self.pgconn.socket, interval=interval, timeout=timeout)
         except asyncio.CancelledError:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self._was_cancelled = True
@@ -59,14 +62,14 @@ class Connection(AsyncConnection[Any]):
                     await _ended(copy)
 
     async def _end_statement(self, gen: Any) -> None:
-        try:
+        # How the statement ends does not matter; that the server is silent or away shows below.
+        with suppress(Exception):
             async with asyncio.timeout(CANCEL_SECONDS):
                 async with self.turns:
                     await self.cancel_safe(timeout=CANCEL_SECONDS)
                 await wait_async(gen, self.pgconn.socket, interval=_INTERVAL_SECONDS)
-        except QueryCanceled:
-            pass
-        except Exception:  # noqa: BLE001 silent, away, or the statement had failed: all the same
+        if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            log.warning("statement left to the server", extra={"seconds": CANCEL_SECONDS})
             self.pgconn.finish()
 
 
