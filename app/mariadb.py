@@ -131,7 +131,10 @@ class Killer:
             self._condemned.pop(connection, None)
 
     async def dispose(self) -> None:
-        """Stop what is under way."""
+        """Stop what is under way, and have nobody wait for it."""
+        for gone in self._condemned.values():
+            gone.set_result(None)
+        self._condemned.clear()
         if self._work is not None:
             self._work.cancel()
             await asyncio.wait({self._work})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from pymysql.constants.CR import CR_SERVER_LOST
 from pymysql.constants.ER import CON_COUNT_ERROR, KILL_DENIED_ERROR, NO_SUCH_THREAD
 
 from app import mariadb
+from app.database import connect
+from tests.conftest import make_settings
 
 NEVER = 10**9
 
@@ -243,14 +246,30 @@ async def test_a_connection_that_tells_nothing_of_its_server_is_none(server: Ser
     assert [each.closed for each in server.opened] == [True]
 
 
-async def test_who_is_at_work_when_the_app_ends_stops(server: Server) -> None:
+async def test_nobody_waits_for_a_kill_when_the_app_ends(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mariadb, "KILL_SECONDS", 60)
     opener = mariadb.Opener()
     connection = await cancelled(opener)
     server.lasting[1] = NEVER
     closing = asyncio.create_task(connection.ensure_closed())
     await asyncio.sleep(0.05)
-    await opener.dispose()
-    said = len(server.said)
-    await closing
-    assert len(server.said) == said
+    async with asyncio.timeout(2):
+        await opener.dispose()
+        await closing
     assert all(each.closed for each in server.opened)
+
+
+async def test_the_killer_of_an_app_stops_with_its_pools(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disposed: list[mariadb.Opener] = []
+
+    async def dispose(self: mariadb.Opener) -> None:
+        disposed.append(self)
+
+    monkeypatch.setattr(mariadb.Opener, "dispose", dispose)
+    database = connect(make_settings("mysql+aiomysql://ana@127.0.0.1/x", tmp_path))
+    await database.dispose()
+    assert len(disposed) == 1
