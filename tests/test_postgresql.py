@@ -13,6 +13,7 @@ from psycopg.errors import QueryCanceled, SyntaxError
 from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.waiting import Wait
 
+from app.core.failures import described
 from app.db import postgresql
 from app.db.postgresql import Connection
 
@@ -177,3 +178,13 @@ async def test_only_some_are_cancelled_at_once(monkeypatch: pytest.MonkeyPatch) 
         wire: Any = each.pgconn
         wire.theirs.close()
         await each.close()
+
+
+async def test_the_place_of_an_error_is_not_that_of_the_driver(
+    connection: Connection, wire: Wire
+) -> None:
+    """Logs name who has sent a statement, not what every statement passes through."""
+    wire.theirs.send(b"!")
+    with pytest.raises(SyntaxError) as caught:
+        await connection.wait(statement(connection, SyntaxError()))
+    assert described(caught.value)["where"] == ""
