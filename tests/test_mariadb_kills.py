@@ -128,9 +128,11 @@ async def seconds_of(work: Awaitable[Any]) -> float:
 
 
 async def test_a_connection_that_is_closed_in_peace_is_killed_by_nobody(server: Server) -> None:
-    connection = await mariadb.Opener()(host="127.0.0.1", user="ana")
+    opener = mariadb.Opener()
+    connection = await opener(host="127.0.0.1", user="ana")
     assert connection.user == "ana"
     await connection.ensure_closed()
+    await opener.dispose()
     assert connection.closed
     assert server.killed() == set()
     assert len(server.opened) == 1
