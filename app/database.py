@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from enum import Enum
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, UpdateBase, event
+from sqlalchemy import URL, Connection, UpdateBase, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -62,11 +62,13 @@ class Database:
         reading: AsyncEngine,
         probing: AsyncEngine,
         opener: sqlite.Opener | None = None,
+        closing: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.engine = engine
         self.reading = reading
         self.probing = probing  # one connection, to look whether the database answers
         self.opener = opener  # of SQLite's connections
+        self._closing = closing  # what belongs to none of the engines
         self.changes = Changes()
         self._is_cluster = False
         if engine.dialect.name == "mysql":
@@ -160,6 +162,8 @@ class Database:
         await self.engine.dispose()
         await self.reading.dispose()
         await self.probing.dispose()
+        if self._closing is not None:
+            await self._closing()
 
 
 def on_cluster(connection: Connection) -> bool:
@@ -229,32 +233,25 @@ def connect(settings: Settings) -> Database:
         reading = engine.execution_options(**{_READONLY: True})
         probing = _engine(settings, async_creator=opener, pool_size=1)
         return Database(engine, reading, probing, opener)
+    opened = _driver(url)
     return Database(
-        _engine(settings, isolation_level="READ COMMITTED", pings=True),
+        _engine(settings, isolation_level="READ COMMITTED", pings=True, connect_args=opened),
         # What only reads needs no transaction, and so no ROLLBACK after it: a round trip less.
         # Nor a ping before it: `reading.py` replaces a connection that is gone.
-        _engine(settings, isolation_level="AUTOCOMMIT", pool_reset_on_return=None),
-        _engine(settings, isolation_level="AUTOCOMMIT", pings=True, pool_size=1),
+        _engine(
+            settings, isolation_level="AUTOCOMMIT", pool_reset_on_return=None, connect_args=opened
+        ),
+        _engine(
+            settings, isolation_level="AUTOCOMMIT", pings=True, pool_size=1, connect_args=opened
+        ),
+        closing=getattr(opened["async_creator_fn"], "dispose", None),
     )
 
 
 def _engine(settings: Settings, *, pings: bool = False, **options: Any) -> AsyncEngine:
     url = settings.url
-    match url.get_backend_name():
-        case "mysql":
-            from app import mariadb  # noqa: PLC0415 others are spared the driver
-
-            url = url.update_query_dict({"charset": "utf8mb4"})
-            options["connect_args"] = {
-                "async_creator_fn": mariadb.connect,
-                "connect_timeout": POOL_TIMEOUT_SECONDS,
-                "init_command": _MARIADB_SESSION,
-            }
-        case "postgresql":
-            options["connect_args"] = {
-                "connect_timeout": POOL_TIMEOUT_SECONDS,
-                "options": _POSTGRESQL_SESSION,
-            }
+    if url.get_backend_name() == "mysql":
+        url = url.update_query_dict({"charset": "utf8mb4"})
     engine = create_async_engine(
         url,
         # Statements are logged and raised without their parameters: those hold hashes.
@@ -267,6 +264,21 @@ def _engine(settings: Settings, *, pings: bool = False, **options: Any) -> Async
     if pings:
         ping_before_use(engine)
     return engine
+
+
+def _driver(url: URL) -> dict[str, Any]:
+    """What a server's driver is given for every connection. Others are spared the driver."""
+    found: dict[str, Any] = {"connect_timeout": POOL_TIMEOUT_SECONDS}
+    if url.get_backend_name() == "mysql":
+        from app import mariadb  # noqa: PLC0415 see above
+
+        return found | {
+            "async_creator_fn": mariadb.Opener(),
+            "init_command": _MARIADB_SESSION,
+        }
+    from app.db import postgresql  # noqa: PLC0415 see above
+
+    return found | {"async_creator_fn": postgresql.Opener(), "options": _POSTGRESQL_SESSION}
 
 
 _MARIADB_SESSION = (

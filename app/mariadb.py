@@ -1,12 +1,33 @@
-"""MariaDB's driver, with one name for every way in which a server hangs up."""
+"""MariaDB's driver, with one name for every way in which a server hangs up, and an end for
+statements whose callers are gone.
+
+A driver that is cancelled closes its socket, which MariaDB notices only when it has executed the
+statement. Until the server has dropped such a connection, its place in the pool stays taken.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from contextlib import suppress
 from typing import Any
 
 from aiomysql import Connection as DriverConnection
-from aiomysql import OperationalError
+from aiomysql import Error, OperationalError
 from pymysql.constants.CR import CR_SERVER_LOST
+from pymysql.constants.ER import NO_SUCH_THREAD
+
+log = logging.getLogger("app.database")
+# How long a connection may take to be gone before it is given up.
+KILL_SECONDS = 2.0
+_LOOK_SECONDS = 0.01
+_RETRY_SECONDS = 0.05
+# Which server a connection leads to: a load balancer hides several behind one address, and their
+# threads have the same numbers. SHOW is answered by a node that has lost its cluster, too.
+_SERVER = (
+    "SHOW GLOBAL VARIABLES WHERE Variable_name IN"
+    " ('hostname', 'port', 'datadir', 'server_id', 'server_uuid', 'wsrep_node_name')"
+)
 
 
 class Connection(DriverConnection):  # type: ignore[misc] # it has no types
@@ -20,7 +41,10 @@ class Connection(DriverConnection):  # type: ignore[misc] # it has no types
     did was to commit or to roll back.
     """
 
+    server: object = None  # which one this is a connection to
+    killer: Killer | None = None
     _has_ended = False  # its transaction, with nothing sent since
+    _was_cancelled = False  # with a statement under way
 
     async def _connect(self) -> None:
         try:
@@ -38,6 +62,10 @@ class Connection(DriverConnection):  # type: ignore[misc] # it has no types
         self._has_ended = False
         await super()._execute_command(command, sql)
 
+    def _close_on_cancel(self) -> None:
+        self._was_cancelled = True
+        super()._close_on_cancel()
+
     async def commit(self) -> None:
         await super().commit()
         self._has_ended = True
@@ -48,17 +76,118 @@ class Connection(DriverConnection):  # type: ignore[misc] # it has no types
             self._has_ended = True
 
     async def ensure_closed(self) -> None:
+        """Close the connection; one that was cancelled is closed when the server has dropped it,
+        or could not within KILL_SECONDS."""
+        if self._was_cancelled and self.killer is not None:
+            self._was_cancelled = False
+            await self.killer.kill(self)
+            return
         try:
             await super().ensure_closed()
         except RuntimeError:  # nobody is there to say goodbye to
             self.close()
 
 
-async def connect(**arguments: Any) -> Connection:
-    """An open connection; what is given, and raised, is the driver's."""
+class Opener:
+    """Opens the connections of all pools of one app, which share one killer."""
+
+    def __init__(self) -> None:
+        self._killer = Killer()
+
+    async def __call__(self, **arguments: Any) -> Connection:
+        """Return an open connection; what is given, and raised, is the driver's."""
+        connection = await _open(arguments)
+        connection.killer = self._killer
+        self._killer.arguments = arguments
+        return connection
+
+    async def dispose(self) -> None:
+        """Stop what is under way."""
+        await self._killer.dispose()
+
+
+class Killer:
+    """Kills connections that were cancelled, over one more connection that is opened for it.
+
+    Whoever waits for a kill holds a place in a pool, so there are never more than these.
+    """
+
+    def __init__(self) -> None:
+        self.arguments: dict[str, Any] = {}
+        self._condemned: dict[Connection, asyncio.Future[None]] = {}
+        self._work: asyncio.Task[None] | None = None
+
+    async def kill(self, connection: Connection) -> None:
+        """Return when the server has dropped a connection, or after KILL_SECONDS."""
+        gone = asyncio.get_running_loop().create_future()
+        self._condemned[connection] = gone
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._kill_all())
+        try:
+            await asyncio.wait({gone}, timeout=KILL_SECONDS)
+            if not gone.done():
+                log.warning("statement left to the server", extra={"seconds": KILL_SECONDS})
+        finally:
+            self._condemned.pop(connection, None)
+
+    async def dispose(self) -> None:
+        """Stop what is under way, and have nobody wait for it."""
+        for gone in self._condemned.values():
+            gone.set_result(None)
+        self._condemned.clear()
+        if self._work is not None:
+            self._work.cancel()
+            await asyncio.wait({self._work})
+
+    async def _kill_all(self) -> None:
+        """Kill until nobody waits. A server may be full, or another one answer: try again."""
+        while self._condemned:
+            # As asyncio and the driver say that a server is away, silent or full.
+            with suppress(OSError, Error):
+                async with asyncio.timeout(KILL_SECONDS):
+                    await self._kill_those_on_one_server()
+            if self._condemned:
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _kill_those_on_one_server(self) -> None:
+        own = await _open(self.arguments)
+        try:
+            while found := [each for each in self._condemned if each.server == own.server]:
+                for each in found:
+                    if await _is_gone(each, own) and (gone := self._condemned.pop(each, None)):
+                        gone.set_result(None)
+                await asyncio.sleep(_LOOK_SECONDS)
+        finally:
+            await own.ensure_closed()
+
+
+async def _open(arguments: dict[str, Any]) -> Connection:
     connection = Connection(**arguments)
     await connection._connect()
+    try:
+        connection.server = await _server_of(connection)
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+async def _server_of(connection: Connection) -> object:
+    async with connection.cursor() as cursor:
+        await cursor.execute(_SERVER)
+        return sorted(await cursor.fetchall())
+
+
+async def _is_gone(connection: Connection, own: Connection) -> bool:
+    """Kill a connection; True if the server does not know it any more."""
+    try:
+        async with own.cursor() as cursor:
+            await cursor.execute(f"KILL {connection.thread_id()}")
+    except Error as error:
+        if own.closed:
+            raise
+        return bool(error.args[0] == NO_SUCH_THREAD)
+    return False
 
 
 def _lost(error: RuntimeError) -> OperationalError:

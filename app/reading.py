@@ -17,6 +17,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from threading import Event
 from typing import Any, TypeVar
 
 from sqlalchemy import BindParameter, Dialect, Select, Table
@@ -248,14 +249,23 @@ class SqliteReader(Reader):
             if len(self._slow) >= _MAX_SLOW:
                 self._slow.clear()
             self._slow[compiled] = now + SLOW_SECONDS
-        work = partial(self._patiently, compiled.sql, arguments, now + STATEMENT_SECONDS)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        left, until = Event(), now + STATEMENT_SECONDS
+        work = partial(
+            self._patiently,
+            compiled.sql,
+            arguments,
+            lambda: left.is_set() or time.monotonic() > until,
+        )
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            left.set()  # a cancelled request waits no more, and its thread works no more
 
-    def _patiently(self, sql: str, arguments: Any, until: float) -> Values | None:
+    def _patiently(self, sql: str, arguments: Any, is_over: Callable[[], bool]) -> Values | None:
         with suppress(sqlite3.Error), closing(open_raw(self.engine.url)) as connection:
-            connection.set_progress_handler(lambda: time.monotonic() > until, _STEPS)
+            connection.set_progress_handler(is_over, _STEPS)
             return connection.execute(sql, arguments).fetchall()
-        if time.monotonic() > until:
+        if is_over():
             raise TimeoutError
         return None
 

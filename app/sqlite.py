@@ -26,6 +26,7 @@ _PRAGMAS = (
 # An UPDATE or a DELETE may touch any number of rows.
 _SHORT = ("SELECT", "INSERT", "BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK", "PRAGMA")
 _PAUSE_SECONDS = 0.005
+_INTERRUPT_SECONDS = 0.05
 LOCK_WAIT_SECONDS = 3
 
 
@@ -104,7 +105,9 @@ class Connection:
         """Do some work that a statement stands for."""
         if sql.startswith("BEGIN IMMEDIATE"):
             return await self._begin(work)
-        return work() if sql.startswith(_SHORT) else await self._in_thread(work)
+        if sql.startswith(_SHORT):
+            return work()
+        return await self._in_thread(work, interrupt=self._raw.interrupt)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[sqlite3.Connection]:
@@ -165,14 +168,23 @@ class Connection:
                     raise
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Run in a thread, and return only when it is done: nobody else may use the connection."""
+    async def _in_thread(
+        self, work: Callable[[], T], *, interrupt: Callable[[], None] = lambda: None
+    ) -> T:
+        """Run in a thread, and return only when it is done: nobody else may use the connection.
+
+        When it is cancelled, `interrupt` is called until it is done: the first call may come
+        before the thread begins.
+        """
         working = asyncio.get_running_loop().run_in_executor(None, work)
         try:
             return await asyncio.shield(working)
         except asyncio.CancelledError:
-            with suppress(sqlite3.Error):
-                await working
+            while not working.done():
+                interrupt()
+                with suppress(asyncio.CancelledError):  # once more
+                    await asyncio.wait({working}, timeout=_INTERRUPT_SECONDS)
+            working.exception()  # nobody is told
             raise
 
     def _end_turn(self) -> None:

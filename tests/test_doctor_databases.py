@@ -252,7 +252,7 @@ async def test_a_server_without_room_for_our_connections_is_told(
         for size in (500, 40):
             set_env(database_url=url, database_pool_size=size)
             finding = (await diagnose()).of("connections")
-            assert f"up to {2 * size + 1} connections" in finding.message
+            assert f"up to {2 * size + 2} connections" in finding.message
             verdicts.append(finding.verdict)
     assert verdicts == [FAIL, WARN], "a second server needs as many"
 

@@ -95,23 +95,10 @@ async def test_who_hangs_up_at_once_is_a_lost_connection(
 
     async def work() -> None:
         with pytest.raises(OperationalError) as lost:
-            await mariadb.connect(host="127.0.0.1", port=frozen_port)
+            await mariadb.Opener()(host="127.0.0.1", port=frozen_port)
         assert lost.value.args[0] == CR_SERVER_LOST
 
     await in_uvloop(work)
-
-
-async def test_what_the_driver_opens_is_one_that_knows(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[Driver] = []
-
-    async def open_it(self: Driver) -> None:
-        opened.append(self)
-
-    monkeypatch.setattr(Driver, "_connect", open_it)
-    connection = await mariadb.connect(host="127.0.0.1", user="ana")
-    assert opened == [connection]
-    assert isinstance(connection, mariadb.Connection)
-    assert connection.user == "ana"
 
 
 async def test_a_transaction_that_has_ended_is_not_rolled_back(

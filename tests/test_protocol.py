@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx2
@@ -15,7 +16,8 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import main
-from app.core.exceptions import FieldError, Invalid
+from app.core import recovery
+from app.core.exceptions import FieldError, Invalid, PayloadTooLarge
 from app.core.problems import problem
 from app.core.recovery import Deadline, Recover
 from app.core.security import Passwords
@@ -177,6 +179,116 @@ async def test_a_cancelled_transaction_leaves_nothing_even_if_something_swallowe
         await task
     async with database.begin(readonly=True) as session:
         assert await session.scalar(select(func.count()).select_from(Tag)) == 0
+
+
+# --- Clients that hang up ------------------------------------------------------------------------
+
+
+@dataclass
+class Caller:
+    """Somebody who sends a request with a body in parts, and may hang up."""
+
+    method: str = "GET"
+    messages: asyncio.Queue[Message | Exception] = field(default_factory=asyncio.Queue)
+    statuses: list[int] = field(default_factory=list)
+    begun: int = 0
+    ended: list[str] = field(default_factory=list)
+
+    def sends(self, *messages: Message | Exception) -> None:
+        for each in messages:
+            self.messages.put_nowait(each)
+
+    async def ask(self, app: ASGIApp) -> None:
+        await app({"type": "http", "method": self.method, "path": "/"}, self.receive, self.send)
+
+    async def receive(self) -> Message:
+        found = await self.messages.get()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def send(self, message: Message) -> None:
+        self.statuses += [message["status"]] if "status" in message else []
+
+    async def work(self, _: Scope, __: Receive, send: Send) -> None:
+        """An application that takes 0.3 seconds, unless something ends it."""
+        self.begun += 1
+        try:
+            await asyncio.sleep(0.3)
+        except asyncio.CancelledError:
+            self.ended.append("cancelled")
+            raise
+        self.ended.append("done")
+        await PlainTextResponse("done")({"type": "http"}, self.receive, send)
+
+
+PART: Message = {"type": "http.request", "body": b"part", "more_body": True}
+GONE: Message = {"type": "http.disconnect"}
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look is had at the clients of all reads."""
+    monkeypatch.setattr(recovery, "LOOK_SECONDS", 0.02)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("before", [(), (PART, PART)])
+async def test_a_read_whose_client_hangs_up_is_cancelled(
+    method: str, before: tuple[Message, ...]
+) -> None:
+    """A8: also by a client that has sent a body nobody asked for."""
+    caller = Caller(method)
+    caller.sends(*before, GONE)
+    await caller.ask(Deadline(recovering(caller.work), seconds=30))
+    assert (caller.ended, caller.statuses) == (["cancelled"], [recovery.HUNG_UP])
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+async def test_a_write_whose_client_hangs_up_is_done(method: str) -> None:
+    """Nobody knows how much of it there is already."""
+    caller = Caller(method)
+    caller.sends(GONE)
+    await caller.ask(Deadline(recovering(caller.work), seconds=30))
+    assert (caller.ended, caller.statuses) == (["done"], [200])
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("sent", [(), (PART,), (PayloadTooLarge(),)])
+async def test_a_read_whose_client_stays_is_done(sent: tuple[Message | Exception, ...]) -> None:
+    caller = Caller()
+    caller.sends(*sent)
+    await caller.ask(Deadline(recovering(caller.work), seconds=30))
+    assert (caller.ended, caller.statuses) == (["done"], [200])
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_the_time_of_a_read_that_is_watched_ends_all_the_same() -> None:
+    caller = Caller()
+    await caller.ask(Deadline(recovering(caller.work), seconds=0.1))
+    assert (caller.ended, caller.statuses) == (["cancelled"], [503])
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_an_answer_that_has_begun_is_not_cut_off_by_who_hangs_up() -> None:
+    caller = Caller()
+    asking = asyncio.create_task(
+        caller.ask(Deadline(slow("slow ", "but whole", pause=0.1), seconds=30))
+    )
+    await asyncio.sleep(0.05)
+    caller.sends(GONE)
+    await asking
+    assert caller.statuses == [200]
+
+
+async def test_quick_reads_are_not_watched() -> None:
+    caller = Caller()
+    caller.sends(GONE)
+    await caller.ask(Deadline(recovering(caller.work), seconds=30))
+    assert caller.messages.qsize() == 1
+    assert caller.statuses == [200]
 
 
 # --- Settings and texts that change an answer -------------------------------------------------

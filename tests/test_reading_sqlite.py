@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Integer, bindparam, column, func, insert, select, table
@@ -16,6 +17,7 @@ from app.crud import posts
 from app.database import Database
 from app.models.tags import Tag
 from app.reading import Query, SqliteReader, open_reader
+from tests.support.apps import client_of
 from tests.support.client import Client
 from tests.support.listings import fill, page
 
@@ -76,6 +78,26 @@ async def test_a_search_that_never_ends_is_a_503(
     assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
     monkeypatch.undo()
     assert (await page(client, "/posts", q="never"))["total"] == 0
+
+
+@on_sqlite
+async def test_a_search_ends_with_its_request(
+    client: Client, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it would take: no thread goes on for nobody."""
+    monkeypatch.setattr(reading, "LOOP_SECONDS", 0.0)
+    highest = await make_tags(database, 1_500)
+    async with client_of(client, tmp_path, request_timeout_seconds=0.5) as own:
+        reader = own.app.state.reader
+
+        @own.app.get("/endless")
+        async def endless() -> None:
+            await reader.rows(slow_query(), {"limit": highest})
+
+        answer = await own.http.get("/endless")
+        assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
+        async with asyncio.timeout(2):
+            await asyncio.to_thread(reader._threads.shutdown)
 
 
 @on_sqlite

@@ -137,6 +137,36 @@ async def test_cancelling_a_long_statement_waits_for_it_and_undoes_it(database: 
         assert set(await session.scalars(select(Tag.name))) == {"before", "after"}
 
 
+@on_sqlite
+@pytest.mark.parametrize("times", [1, 2])
+async def test_cancelling_an_endless_statement_ends_it(database: Database, times: int) -> None:
+    """It holds the turn to write, which others wait for."""
+    began = threading.Event()
+
+    async def change() -> None:
+        async with database.engine.begin() as connection:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            await driver.create_function("began", 0, began.set)
+            await connection.exec_driver_sql("INSERT INTO tags (name) VALUES ('undone')")
+            await connection.exec_driver_sql(
+                "UPDATE tags SET name = name || coalesce(began(), (WITH RECURSIVE n(i) AS"
+                " (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n))"
+            )
+
+    writing = asyncio.create_task(change())
+    assert await asyncio.to_thread(began.wait, 10)
+    for _ in range(times):
+        writing.cancel()
+        await asyncio.sleep(0.01)
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(2):
+            await writing
+    async with asyncio.timeout(2):
+        await add_tag(database, "after")
+    async with database.begin(readonly=True) as session:
+        assert [*await session.scalars(select(Tag.name))] == ["after"]
+
+
 async def held_update(database: Database) -> tuple[asyncio.Future[None], threading.Event]:
     """A statement under way that ends when the event is set."""
     began, gate = threading.Event(), threading.Event()

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError, StatementError
 RETRIES = 3
 _APP = Path(__file__).parents[1]
 # Between the crud functions and the driver: they pass every statement on.
-_PASS_ON = (_APP / "sqlite.py", _APP / "mariadb.py")
+_PASS_ON = (_APP / "sqlite.py", _APP / "mariadb.py", _APP / "db" / "postgresql.py")
 _DRIVERS = {"aiomysql", "psycopg", "pymysql", "sqlite3"}
 _MAX_CHAIN = 50
 _MAX_FRAMES = 5

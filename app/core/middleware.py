@@ -4,7 +4,7 @@ RequestScope    request id, locale, security headers, the access log line
 TrustedHosts    an unknown Host header is refused
 CORSMiddleware  Starlette's, with a list of origins (only when there is one)
 BodyLimit       413 before a large body is read
-Deadline        503 when the answer takes too long, whatever it waits for
+Deadline        503 when the answer takes too long, whatever it waits for; ends reads nobody wants
 LoginAdmission  503 for logins that would wait too long (`app/routers/admission.py`)
 Recover         deadlock: run again; database away: 503; a defect: 500 and one log record
 """

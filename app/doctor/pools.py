@@ -8,8 +8,9 @@ from app.doctor.findings import Finding, advised, failure
 
 def enough_connections(settings: Settings, allowed: int, *, where: str) -> Finding:
     """`allowed` are those the server grants us; `where` names the setting that says so."""
-    # Two pools and the one that looks whether the database answers, in each worker.
-    wanted = settings.workers * (2 * settings.database_pool_size + 1)
+    # In each worker: two pools, the connection that looks whether the database answers, and the
+    # one that ends statements whose callers are gone (MariaDB).
+    wanted = settings.workers * (2 * settings.database_pool_size + 2)
     message = f"up to {wanted} connections from here, {allowed} allowed by {where}"
     if wanted > allowed:
         return failure(

@@ -24,6 +24,7 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import event, func, select
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 
 from app import sqlite
@@ -92,9 +93,9 @@ async def eventually(condition: Callable[[], bool], *, seconds: float = 10) -> N
             await asyncio.sleep(0.01)
 
 
-def checked_out(database: Database) -> int:
-    """How many of the pool's connections somebody holds."""
-    pool = database.engine.pool
+def checked_out(database: Database, of: AsyncEngine | None = None) -> int:
+    """How many of the connections of a pool, the one for writing by default, somebody holds."""
+    pool = (of or database.engine).pool
     assert isinstance(pool, QueuePool)
     return pool.checkedout()
 
