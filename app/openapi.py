@@ -38,7 +38,7 @@ from app.routers import creating
 from app.routers.bodies import StrictRoute
 from app.routers.doors import AtDoor
 from app.routers.lists import Parsed
-from app.routers.responses import ETAG, IF_NONE_MATCH, NOT_MODIFIED, problems
+from app.routers.responses import ETAG, IF_NONE_MATCH, LIMIT_HEADERS, NOT_MODIFIED, problems
 from app.schemas.problems import Problem, ValidationProblem
 
 T = TypeVar("T")
@@ -100,17 +100,6 @@ _LIST_HEADERS = {
         "schema": {"type": "string"},
     },
     "X-Total-Count": {"description": "Not with a cursor.", "schema": {"type": "integer"}},
-}
-
-_LIMIT_HEADERS = {
-    "RateLimit": {
-        "description": "The closest limit: `r` tries are left for `t` seconds.",
-        "schema": {"type": "string"},
-    },
-    "RateLimit-Policy": {
-        "description": "That limit: `q` tries in `w` seconds.",
-        "schema": {"type": "string"},
-    },
 }
 
 
@@ -297,7 +286,7 @@ def _headers(operation: dict[str, Any], status: str, response: dict[str, Any]) -
     if status in {"401", "403"}:
         headers["WWW-Authenticate"] = {"schema": {"type": "string"}}
     if "429" in operation["responses"] and status < "500":
-        headers |= _LIMIT_HEADERS
+        headers |= LIMIT_HEADERS
     if status in {"429", "503"}:
         headers["Retry-After"] = {"description": "Seconds.", "schema": {"type": "integer"}}
     return headers

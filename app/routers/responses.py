@@ -1,4 +1,4 @@
-"""The responses that operations document beside their own: errors, and what has not changed."""
+"""What operations document beside their own responses: errors, entity tags, limits."""
 
 from __future__ import annotations
 
@@ -27,6 +27,17 @@ ETAG = {
 }
 NOT_MODIFIED: dict[str, Any] = {
     "description": "As it was: the answer with this `ETag` still holds.",
+}
+
+LIMIT_HEADERS = {
+    "RateLimit": {
+        "description": "The closest limit: `r` tries are left for `t` seconds.",
+        "schema": {"type": "string"},
+    },
+    "RateLimit-Policy": {
+        "description": "That limit: `q` tries in `w` seconds.",
+        "schema": {"type": "string"},
+    },
 }
 
 
