@@ -281,6 +281,17 @@ async def test_a_denied_head_is_written_down_as_a_denied_get(client: Client) -> 
 
 
 @on_sqlite
+async def test_the_access_log_says_head_and_which_route(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "app.request"):
+        await client.http.head(f"{API}/posts/1")
+    record: Any = caplog.records[-1]
+    assert (record.method, record.route) == ("HEAD", f"{API}/posts/{{post_id}}")
+    assert record.status == 404
+
+
+@on_sqlite
 async def test_over_a_connection_head_and_304_leave_it_usable(
     client: Client, tmp_path: Any
 ) -> None:

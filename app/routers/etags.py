@@ -44,29 +44,27 @@ async def _if_match(
 IfMatch = Annotated[str | None, Depends(_if_match)]
 
 
-def require_match(if_match: str | None, current: str) -> None:
+def _require_match(if_match: str, current: str) -> None:
     """RFC 9110 §13.1.1: any of the listed tags, or `*`. Weak tags match nothing, nor does what is
     no tag at all."""
-    if if_match is None:
-        return
     given = {tag.strip() for tag in if_match.split(",")}
     if not given & {"*", current}:
         raise PreconditionFailed
 
 
 def require_version(if_match: str | None, version: int) -> None:
-    """The same for a resource that counts its changes: its version counts, whatever was shown
-    beside it. `"7"` names version 7 as well as any `"7-…"` does."""
+    """Raise PreconditionFailed unless a resource that counts its changes has the version named,
+    whatever was shown beside it: `"7"` names version 7 as well as any `"7-…"` does."""
     if if_match is not None:
-        require_match(_SHOWN_WITH.sub(r'\1"', if_match), f'"{version}"')
+        _require_match(_SHOWN_WITH.sub(r'\1"', if_match), f'"{version}"')
 
 
 async def require_shown(
     if_match: str | None, show: Callable[[], Awaitable[Mapping[str, Any]]]
 ) -> None:
-    """The same for a resource whose tag is made of what is shown of it."""
+    """The same for a resource whose tag is made of what is shown of it alone."""
     if if_match is not None:
-        require_match(if_match, etag_of(to_json(await show())))
+        _require_match(if_match, etag_of(to_json(await show())))
 
 
 def _list_of(request: Request, name: str) -> str | None:
