@@ -50,7 +50,10 @@ from app.tasks.mail import mailer_for
 from app.telemetry import Telemetry
 from app.writing import open_writer
 
-_ALLOWED = ["Authorization", "Content-Type", "If-Match", "X-Request-ID", creating.HEADER]
+_ALLOWED = [
+    *("Authorization", "Content-Type", "If-Match", "If-None-Match", "X-Request-ID"),
+    creating.HEADER,
+]
 _EXPOSED = [
     *("ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After"),
     *("X-Request-ID", "X-Total-Count", REPLAYED),
@@ -170,7 +173,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=_ALLOWED,
             expose_headers=_EXPOSED,
             max_age=600,

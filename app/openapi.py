@@ -35,9 +35,10 @@ from app.core.exceptions import (
 from app.core.permissions import Permission
 from app.crud.idempotency import REPLAYED
 from app.routers import creating
+from app.routers.bodies import StrictRoute
 from app.routers.doors import AtDoor
 from app.routers.lists import Parsed
-from app.routers.responses import problems
+from app.routers.responses import ETAG, IF_NONE_MATCH, LIMIT_HEADERS, NOT_MODIFIED, problems
 from app.schemas.problems import Problem, ValidationProblem
 
 T = TypeVar("T")
@@ -52,7 +53,9 @@ Spanish by `Accept-Language`.
 **Try again** with an `Idempotency-Key`: a request that creates, sent again from your account, gets
 the answer it got first, with `Idempotency-Replayed: true`. Answers are kept for 24 hours; refusals
 are not kept. **Change** what is still as you read it by its `ETag`, sent back as `If-Match` with
-its quotes: 412 if somebody else was first. Without it the last writer wins.
+its quotes: 412 if somebody else was first. Without it the last writer wins. **Read again** what may
+have changed with the `ETag` of any read as `If-None-Match`: 304, without a body, if it is the same.
+`HEAD` is served wherever `GET` is.
 """
 _TAGS = [
     {"name": "auth", "description": "Accounts and logins."},
@@ -69,7 +72,6 @@ _REQUEST_ID = {
     "description": "Identifies the request in the logs; yours, if you sent one.",
     "schema": {"type": "string"},
 }
-_ETAG = {"description": "The version, for `If-Match`.", "schema": {"type": "string"}}
 _TAGGED = ("/Post", "/User", "/Me", "/ManagedUser", "/Role")
 _KEY = {
     "name": creating.HEADER,
@@ -98,17 +100,6 @@ _LIST_HEADERS = {
         "schema": {"type": "string"},
     },
     "X-Total-Count": {"description": "Not with a cursor.", "schema": {"type": "integer"}},
-}
-
-_LIMIT_HEADERS = {
-    "RateLimit": {
-        "description": "The closest limit: `r` tries are left for `t` seconds.",
-        "schema": {"type": "string"},
-    },
-    "RateLimit-Policy": {
-        "description": "That limit: `q` tries in `w` seconds.",
-        "schema": {"type": "string"},
-    },
 }
 
 
@@ -149,6 +140,7 @@ def _build(app: FastAPI) -> dict[str, Any]:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             _complete(operation, path, method)
+    _add_conditions(app, document)
     return document
 
 
@@ -165,6 +157,19 @@ def _add_limits(app: FastAPI, document: dict[str, Any]) -> None:
     for operation, _ in _depending_on(app, document, AtDoor):
         for status, documented in problems(TooManyRequests).items():
             operation["responses"][str(status)] = documented
+
+
+def _add_conditions(app: FastAPI, document: dict[str, Any]) -> None:
+    """Document what reads make of `If-None-Match`. HEAD stays out: it is what GET is."""
+    for route in iter_route_contexts(app.routes):
+        if isinstance(route.original_route, StrictRoute) and route.methods == {"GET"}:
+            operation = document["paths"][route.path]["get"]
+            operation.setdefault("parameters", []).append(IF_NONE_MATCH)
+            responses = operation["responses"]
+            responses["200"]["headers"]["ETag"] = ETAG
+            headers = {"X-Request-ID": _REQUEST_ID, "ETag": ETAG}
+            responses["304"] = NOT_MODIFIED | {"headers": headers}
+            operation["responses"] = dict(sorted(responses.items()))
 
 
 def _depending_on(
@@ -273,7 +278,7 @@ def _headers(operation: dict[str, Any], status: str, response: dict[str, Any]) -
     if status == "201":
         headers["Location"] = _LOCATION
     if schema.removesuffix("'}").endswith(_TAGGED):
-        headers["ETag"] = _ETAG
+        headers["ETag"] = ETAG
     if status == "201" and creating.HEADER in names:
         headers[REPLAYED] = _REPLAYED
     if status == "200" and "cursor" in names:
@@ -281,7 +286,7 @@ def _headers(operation: dict[str, Any], status: str, response: dict[str, Any]) -
     if status in {"401", "403"}:
         headers["WWW-Authenticate"] = {"schema": {"type": "string"}}
     if "429" in operation["responses"] and status < "500":
-        headers |= _LIMIT_HEADERS
+        headers |= LIMIT_HEADERS
     if status in {"429", "503"}:
         headers["Retry-After"] = {"description": "Seconds.", "schema": {"type": "integer"}}
     return headers

@@ -91,10 +91,10 @@ async def test_a_wrong_method_is_told_the_right_ones(client: Client) -> None:
     """A51"""
     response = await client.put("/posts")
     problem(response, 405, "method_not_allowed")
-    assert response.headers["allow"] == "GET, POST"
+    assert response.headers["allow"] == "GET, HEAD, POST"
     response = await client.delete("/health")
     problem(response, 405, "method_not_allowed")
-    assert response.headers["allow"] == "GET"
+    assert response.headers["allow"] == "GET, HEAD"
 
 
 async def test_conflicts_stale_versions_and_large_bodies_have_their_status(client: Client) -> None:

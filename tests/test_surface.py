@@ -155,8 +155,8 @@ async def test_a_preflight_allows_our_methods_and_headers_and_no_others(browser:
         headers["Access-Control-Request-Headers"] = header
         return await browser.http.request("OPTIONS", f"{API}/posts", headers=headers)
 
-    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
-        for header in ("authorization", "content-type, if-match", "x-request-id"):
+    for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
+        for header in ("authorization", "content-type, if-match", "if-none-match, x-request-id"):
             response = await ask(method, header)
             assert response.status_code == 200
             assert response.headers[ACCESS] == ORIGIN

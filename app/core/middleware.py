@@ -1,6 +1,6 @@
 """What happens to every request before and after its route: pure ASGI, outermost first.
 
-RequestScope    request id, locale, security headers, the access log line
+RequestScope    request id, locale, security headers, the access log line; HEAD is served as GET
 TrustedHosts    an unknown Host header is refused
 CORSMiddleware  Starlette's, with a list of origins (only when there is one)
 BodyLimit       413 before a large body is read
@@ -56,7 +56,9 @@ class RequestScope:
         context = _context_of(scope)
         token = current.set(context)
         started = time.perf_counter()
-        status = 0
+        method, status = scope["method"], 0
+        if method == "HEAD":
+            scope, send = _as_get(scope, send)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -69,8 +71,23 @@ class RequestScope:
             await self.app(scope, receive, send_with_headers)
         finally:
             if self.access_log:
-                _log_access(scope, status, time.perf_counter() - started)
+                _log_access(scope, method, status, time.perf_counter() - started)
             current.reset(token)
+
+
+def _as_get(scope: Scope, send: Send) -> tuple[Scope, Send]:
+    """Return the GET that a HEAD stands for, and a `send` that keeps its body back
+    (RFC 9110 §9.3.2): one set of routes, checks and headers for both.
+
+    A copy: the server goes by the method of its own scope.
+    """
+
+    async def send_head(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return {**scope, "method": "GET"}, send_head
 
 
 def _context_of(scope: Scope) -> RequestContext:
@@ -118,12 +135,12 @@ def raw_refusal(error: AppError, headers: Sequence[tuple[bytes, bytes]]) -> byte
     return b"\r\n".join([*lines, b"", bytes(response.body)])
 
 
-def _log_access(scope: Scope, status: int, seconds: float) -> None:
+def _log_access(scope: Scope, method: str, status: int, seconds: float) -> None:
     context = request_context()
     log.info(
         "request",
         extra={
-            "method": scope["method"],
+            "method": method,
             "route": getattr(scope.get("route"), "path", None),
             "path": scope["path"],
             "status": status,

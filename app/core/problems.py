@@ -84,12 +84,13 @@ def _our_own(error: HTTPException, request: Request) -> AppError:
 
 
 def _methods_of(request: Request) -> list[str]:
-    """The methods a path knows: each is a route of its own, and the framework names just one."""
+    """Return the methods of a path: each is a route of its own, and the framework names just one.
+    HEAD is served wherever GET is (`RequestScope`)."""
     methods: set[str] = set()
     for route in iter_route_contexts(request.app.routes):
         if route.methods and compile_path(route.path or "")[0].match(request.scope["path"]):
             methods |= route.methods
-    return sorted(methods)
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
 async def _on_invalid_request(request: Request, error: Exception) -> ProblemResponse:

@@ -31,7 +31,7 @@ router = APIRouter(prefix="/account", include_in_schema=False)
 def _serve(purpose: Purpose) -> None:
     name, call = PAGES[purpose], _CALLS[purpose]
 
-    @router.api_route(f"/{name}", methods=["GET", "HEAD"], name=name)
+    @router.get(f"/{name}", name=name)
     async def serve(settings: SettingsDep) -> HTMLResponse:
         texts = i18n.find(request_context().locale, "account")
         return page(

@@ -1,4 +1,5 @@
-"""Request bodies: JSON in UTF-8 without a byte-order mark, and no member or field twice.
+"""The routes of the API: reads are conditional, and request bodies are JSON in UTF-8 without a
+byte-order mark, and no member or field twice.
 
 What a parser makes of a member that comes twice differs (the first, the last, both): what a proxy
 has checked and what is written could be two values.
@@ -17,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.core.exceptions import FieldError, Invalid
+from app.routers.etags import conditional
 
 _TWICE = "duplicate"
 
@@ -60,11 +62,14 @@ class _Request(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route whose body is read strictly; `route_class` of every router that takes bodies."""
+    """A route that reads its body strictly, and answers conditional GETs; `route_class` of every
+    router of the API."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return what handles a request of this route."""
         handle = super().get_route_handler()
+        if self.methods == {"GET"}:
+            return conditional(handle)
         if self.body_field is None:
             return handle
         model = self.body_field.field_info.annotation

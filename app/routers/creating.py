@@ -57,12 +57,9 @@ def _response(answer: Answer) -> Response:
     return Response(answer.body, answer.status, headers, media_type=Json.media_type)
 
 
-def made(shown: dict[str, Any], *, at: str, tag: str | None = None) -> Json:
+def made(shown: dict[str, Any], *, at: str, version: int | None = None) -> Json:
     """The response for something new: what is shown of it, where it is, and its entity tag."""
-    headers = {"Location": at}
-    if tag is None:
-        return Json.tagged(shown, headers, status_code=201)
-    return Json(shown, headers | {"ETag": tag}, status_code=201)
+    return Json.tagged(shown, {"Location": at}, status_code=201, version=version)
 
 
 class Creation(Generic[C]):

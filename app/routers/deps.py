@@ -32,7 +32,7 @@ from app.models.posts import Post
 from app.models.roles import Role
 from app.models.users import User
 from app.reading import Reader
-from app.routers.etags import IfMatch, etag, require_match, require_shown
+from app.routers.etags import IfMatch, require_shown, require_version
 from app.schemas.base import MAX_ID
 from app.tasks.engine import Engine
 from app.writing import Writer
@@ -216,7 +216,7 @@ async def _post_for_update(
 ) -> Post:
     post = await posts.get_for_update(session, caller=caller, post_id=post_id)
     require_may_edit(caller, post)
-    require_match(if_match, etag(post.version))
+    require_version(if_match, post.version)
     return post
 
 
@@ -225,7 +225,7 @@ async def _post_for_restore(
 ) -> Post:
     post = await posts.get_for_restore(session, caller=caller, post_id=post_id)
     require_may_edit(caller, post)
-    require_match(if_match, etag(post.version))
+    require_version(if_match, post.version)
     return post
 
 

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Response
 from pydantic import Field
 
+from app.routers.bodies import StrictRoute
 from app.routers.deps import TokensDep
 from app.schemas.base import Output
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], route_class=StrictRoute)
 _FOR_FIVE_MINUTES = "public, max-age=300"
 Coordinate = Annotated[str, Field(description="32 bytes, in base64url.")]
 

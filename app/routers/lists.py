@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 from starlette.responses import Response
 
@@ -41,11 +41,16 @@ class Json(Response):
 
     @classmethod
     def tagged(
-        cls, shown: Mapping[str, Any], headers: dict[str, str] | None = None, status_code: int = 200
+        cls,
+        shown: Mapping[str, Any] | BaseModel,
+        headers: dict[str, str] | None = None,
+        status_code: int = 200,
+        version: int | None = None,
     ) -> Json:
-        """The response that shows a resource, with the entity tag of what it shows."""
+        """Return the response that shows a resource, with the entity tag of what it shows, and of
+        its version if it counts them."""
         response = cls(shown, headers, status_code)
-        tag = etag_of(bytes(response.body))
+        tag = etag_of(bytes(response.body), version)
         response.raw_headers.append((b"etag", tag.encode()))
         return response
 

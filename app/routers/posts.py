@@ -24,7 +24,6 @@ from app.routers.deps import (
     reader_of,
 )
 from app.routers.doors import WRITES, writing
-from app.routers.etags import etag
 from app.routers.lists import Json, listed, parsed
 from app.routers.responses import problems
 from app.schemas import posts as schemas
@@ -53,7 +52,7 @@ async def create_post(
 
     def write(unit: Unit) -> Json:
         post = posts.create(unit, caller=creation.caller, data=data)
-        return made(post, at=location(request, post["id"]), tag=etag(post["version"]))
+        return made(post, at=location(request, post["id"]), version=post["version"])
 
     return await writing.new(request, creation.caller.user_id, partial(creation.run, write))
 
@@ -62,15 +61,13 @@ async def create_post(
 async def get_post(post_id: Id, caller: MaybeCaller, request: Request) -> Json:
     """Read a post."""
     post = await posts.read(reader_of(request), caller=caller, post_id=post_id)
-    return Json(post, {"ETag": etag(post["version"])})
+    return Json.tagged(post, version=post["version"])
 
 
 @router.patch("/{post_id}", response_model=schemas.Post, responses=_STALE, dependencies=[WRITES])
-async def update_post(
-    data: schemas.PostUpdate, post: PostForUpdate, session: SessionDep, response: Response
-) -> Post:
+async def update_post(data: schemas.PostUpdate, post: PostForUpdate, session: SessionDep) -> Json:
     """Change a post; with `If-Match` only if nobody else did meanwhile."""
-    return _tagged(await posts.update(session, post=post, data=data), response)
+    return _shown(await posts.update(session, post=post, data=data))
 
 
 @router.delete("/{post_id}", status_code=204, responses=_STALE)
@@ -85,9 +82,9 @@ async def delete_post(post: PostForUpdate, session: SessionDep) -> None:
     responses=problems(AuthorDeleted, PreconditionFailed),
     dependencies=[WRITES],
 )
-async def restore_post(post: PostForRestore, session: SessionDep, response: Response) -> Post:
+async def restore_post(post: PostForRestore, session: SessionDep) -> Json:
     """Take a post out of the trash."""
-    return _tagged(await posts.restore(session, post=post), response)
+    return _shown(await posts.restore(session, post=post))
 
 
 @router.put(
@@ -96,19 +93,17 @@ async def restore_post(post: PostForRestore, session: SessionDep, response: Resp
     responses=_STALE,
     dependencies=[WRITES],
 )
-async def publish_post(post: PostForUpdate, session: SessionDep, response: Response) -> Post:
+async def publish_post(post: PostForUpdate, session: SessionDep) -> Json:
     """Publish a post."""
-    published = await posts.set_status(session, post=post, status=PostStatus.published)
-    return _tagged(published, response)
+    return _shown(await posts.set_status(session, post=post, status=PostStatus.published))
 
 
 @router.delete("/{post_id}/publication", response_model=schemas.Post, responses=_STALE)
-async def unpublish_post(post: PostForUpdate, session: SessionDep, response: Response) -> Post:
+async def unpublish_post(post: PostForUpdate, session: SessionDep) -> Json:
     """Take a post back to a draft."""
-    draft = await posts.set_status(session, post=post, status=PostStatus.draft)
-    return _tagged(draft, response)
+    return _shown(await posts.set_status(session, post=post, status=PostStatus.draft))
 
 
-def _tagged(post: Post, response: Response) -> Post:
-    response.headers["ETag"] = etag(post.version)
-    return post
+def _shown(post: Post) -> Json:
+    """Return what reading the post would answer, to the byte: a tag of either is one of both."""
+    return Json.tagged(schemas.Post.model_validate(post), version=post.version)

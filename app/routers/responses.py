@@ -1,4 +1,4 @@
-"""The error responses an operation documents."""
+"""What operations document beside their own responses: errors, entity tags, limits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,33 @@ from app.schemas.problems import Problem, ValidationProblem
 
 # What fills the placeholders of an example.
 SHOWN = {"permission": Permission.users_read, "seconds": 30, "parts": "database"}
+_TAGS = {"type": "string"}
+IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "The `ETag` of an earlier answer, or several: 304 if this one is the same.",
+    "schema": _TAGS,
+}
+ETAG = {
+    "description": "Another one whenever anything in the body is; for `If-None-Match` on reads, and"
+    " `If-Match` on changes.",
+    "schema": _TAGS,
+}
+NOT_MODIFIED: dict[str, Any] = {
+    "description": "As it was: the answer with this `ETag` still holds.",
+}
+
+LIMIT_HEADERS = {
+    "RateLimit": {
+        "description": "The closest limit: `r` tries are left for `t` seconds.",
+        "schema": {"type": "string"},
+    },
+    "RateLimit-Policy": {
+        "description": "That limit: `q` tries in `w` seconds.",
+        "schema": {"type": "string"},
+    },
+}
 
 
 def problems(*errors: type[AppError]) -> dict[int | str, dict[str, Any]]:
