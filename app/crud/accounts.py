@@ -118,7 +118,8 @@ async def list_users(pages: Pages, *, query: UserQuery) -> PageOf[dict[str, Any]
 _HAVING = select(UserRole.user_id).join(Role, Role.id == UserRole.role_id)
 _FILTERS: Mapping[str, ColumnElement[bool]] = {
     "is_active": User.is_active == bindparam("is_active", type_=Boolean),
-    "role": User.id.in_(_HAVING.where(Role.name == bindparam("role"))),
+    # By the column that is unique: MariaDB looks the role up first, and sees how many have it.
+    "role": User.id.in_(_HAVING.where(Role.live_name == bindparam("role"))),
     "q": or_(contains(User.name, "q"), contains(User.email, "q")),
 }
 
