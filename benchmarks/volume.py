@@ -129,7 +129,11 @@ class _Statements:
                 created_at=self._moment("0"),
                 updated_at=self._moment("0"),
             )
-        for name, numbers in (("user", "n > 0"), (EDITOR, "n % 10 = 2"), (RARE_ROLE, "n % 999 = 3")):
+        for name, numbers in (
+            ("user", "n > 0"),
+            (EDITOR, "n % 10 = 2"),
+            (RARE_ROLE, "n % 999 = 3"),
+        ):
             role = f"(SELECT id FROM roles WHERE name = '{name}')"
             yield self._insert("user_roles", users, numbers, user_id="n", role_id=role)
         yield self._sessions("n", users)
@@ -152,12 +156,13 @@ class _Statements:
 
     def _posts(self) -> Iterator[str]:
         posts, changed = self._volume.posts, self._moment("n * 10 + n * 104729 % 8640000")
-        scattered = f"n * 7919 % {self._volume.users} + 1"
+        # Nobody who is in the trash: users whose number is a multiple of 20 are.
+        living = f"n * 7919 % {self._volume.users // 20} * 20 + n % 19 + 1"
         yield self._insert(
             "posts",
             posts,
             id="n",
-            author_id=f"CASE WHEN n % 20 = 3 THEN {BUSY_AUTHOR} ELSE {scattered} END",
+            author_id=f"CASE WHEN n % 20 = 3 THEN {BUSY_AUTHOR} ELSE {living} END",
             title=self._text("'Notes on the number '", f"n * 7919 % {_TITLES}"),
             content=self._dialect.repeat.format(part="'A text, and on. '", times=15),
             status="CASE WHEN n % 10 = 1 THEN 'draft' ELSE 'published' END",
