@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine, text
 
 BUSY_AUTHOR = 2  # of every twentieth post, with BUSY_SESSIONS sessions
 BUSY_SESSIONS = 2_000
@@ -134,7 +134,7 @@ class _Statements:
             (EDITOR, "n % 10 = 2"),
             (RARE_ROLE, "n % 999 = 3"),
         ):
-            role = f"(SELECT id FROM roles WHERE name = '{name}')"
+            role = f"(SELECT id FROM roles WHERE name = '{name}')"  # noqa: S608  ours
             yield self._insert("user_roles", users, numbers, user_id="n", role_id=role)
         yield self._sessions("n", users)
         yield self._sessions(str(BUSY_AUTHOR), BUSY_SESSIONS)

@@ -2,12 +2,12 @@
 
 Revision: 0005, after 0004
 
-posts     by updated_at, published_order and title: with created_at, so that the filters created_from
-          and created_to are read from the index too (replaces three)
-posts, users   the trash: partial on PostgreSQL, as on SQLite (replaces two)
-users     by created_at, name and email: with is_active, for that filter (replaces three)
-audit     by subject_id, with or without subject_type (replaces one), and by subject_type alone
-outbox    by state and by kind, each with the other for both at once
+posts      by updated_at, published_order and title: with created_at, so that the filters
+           created_from and created_to are read from the index too (replaces three)
+posts, users  the trash: partial on PostgreSQL, as on SQLite (replaces two)
+users      by created_at, name and email: with is_active, for that filter (replaces three)
+audit log  by subject_id, with or without subject_type, and by subject_type alone (replaces one)
+outbox     by state and by kind, each with the other for both at once
 
 The new ones are made first: the version before uses what it finds. While they are made, all tables
 can be written (MariaDB: ALGORITHM=INPLACE, LOCK=NONE; PostgreSQL: CONCURRENTLY). Can be run again

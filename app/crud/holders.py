@@ -23,10 +23,11 @@ from app.models.base import Row
 from app.reading import Query, Reader
 from app.schemas.pages import PageQuery
 
-# Finding few costs as much as there are of them; of many, (rows up to the end of the page) *
-# (rows of the table) / (those that have it). The two are equal where there are the square root of
-# the first times this: the root of a table's rows, taken as a million.
-_ROOT_OF_ROWS = 1_000
+# Asking costs (rows up to the end of the page) * (rows of the table) / (those that have it);
+# finding, looking up and sorting these, three times as much as there are of them. The two are equal
+# where there are this times the root of the first: the root of a third of a table's rows, which
+# are taken as a million.
+_ROOT_OF_ROWS = 600
 
 
 class Held(Enum):
