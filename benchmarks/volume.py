@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, text
 
+from app.core.permissions import ADMIN_ROLE
+
+ADMIN_ID = 1  # whose session has this id too
 BUSY_AUTHOR = 2  # of every twentieth post, with BUSY_SESSIONS sessions
 BUSY_SESSIONS = 2_000
 COMMON_TAG, MEDIUM_TAG, RARE_TAG = "tag-01", "tag-02", "tag-03"
@@ -130,6 +133,7 @@ class _Statements:
                 updated_at=self._moment("0"),
             )
         for name, numbers in (
+            (ADMIN_ROLE, f"n = {ADMIN_ID}"),
             ("user", "n > 0"),
             (EDITOR, "n % 10 = 2"),
             (RARE_ROLE, "n % 999 = 3"),

@@ -69,11 +69,11 @@ class MeasuringReader(Reader):
     def _mariadb(self, sql: str, arguments: Any) -> tuple[Work, Values]:
         self.connection.exec_driver_sql("FLUSH STATUS")
         rows = self._run(sql, arguments)
-        status = dict(
+        status: dict[str, str] = dict(
             self._run("SHOW SESSION STATUS WHERE Variable_name LIKE 'Handler_read%%'", ())
         )
         (_, ordered), *_ = self._run("SHOW SESSION STATUS LIKE 'Sort_rows'", ())
-        return Work(sum(map(int, status.values())), int(ordered)), rows
+        return Work(sum(int(each) for each in status.values()), int(ordered)), rows
 
     def _postgresql(self, sql: str, arguments: Any) -> tuple[Work, Values]:
         [(plans,)] = self._run(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {sql}", arguments)
