@@ -51,7 +51,7 @@ def answers(name: str) -> bool:
 @contextmanager
 def filled(name: str, data: DataSet, machine: Machine, directory: Path) -> Iterator[Filled]:
     """A database with the schema of the migrations and the data set, dropped afterwards."""
-    with _empty(name, directory) as url:
+    with empty(name, directory) as url:
         environment = machine.environment(
             environment="development",
             # Many people log in from one address here.
@@ -63,7 +63,7 @@ def filled(name: str, data: DataSet, machine: Machine, directory: Path) -> Itera
             docs_enabled="true",
         )
         migrate(machine, environment, directory)
-        engine = create_engine(_sync(name, url))
+        engine = create_engine(sync_url(name, url))
         try:
             fill(engine, data)
             yield Filled(name, data, engine, environment, directory)
@@ -72,14 +72,14 @@ def filled(name: str, data: DataSet, machine: Machine, directory: Path) -> Itera
 
 
 @contextmanager
-def _empty(name: str, directory: Path) -> Iterator[URL]:
+def empty(name: str, directory: Path) -> Iterator[URL]:
     if name not in SERVERS:
         yield URL.create("sqlite", database=str(directory / "bench.db"))
         return
     server = make_url(SERVERS[name])
     # PostgreSQL has to be connected to some database, if only to make another.
     admin = server.set(database="postgres" if name == "postgresql" else None)
-    engine = create_engine(_sync(name, admin), isolation_level="AUTOCOMMIT")
+    engine = create_engine(sync_url(name, admin), isolation_level="AUTOCOMMIT")
     force = " WITH (FORCE)" if name == "postgresql" else ""
     drop = text(f"DROP DATABASE IF EXISTS {NAME}{force}")
     try:
@@ -93,6 +93,6 @@ def _empty(name: str, directory: Path) -> Iterator[URL]:
         engine.dispose()
 
 
-def _sync(name: str, url: URL) -> URL:
+def sync_url(name: str, url: URL) -> URL:
     url = url.set(drivername=_SYNC_DRIVERS[name])
     return url.update_query_dict({"charset": "utf8mb4"}) if name == "mariadb" else url

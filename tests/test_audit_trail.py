@@ -204,7 +204,13 @@ def _of_many(number: int) -> dict[str, Any]:
 @pytest.mark.parametrize("sort", ["created_at", "-created_at"])
 @pytest.mark.parametrize(
     "filters",
-    [{}, {"act": "login.failed"}, {"actor_id": 7}, {"subject_type": "user", "subject_id": 7}],
+    [
+        {},
+        {"act": "login.failed"},
+        {"actor_id": 7},
+        {"subject_id": 7},
+        {"subject_type": "user", "subject_id": 7},
+    ],
     ids=lambda filters: "+".join(filters) or "all",
 )
 async def test_the_trail_is_read_from_an_index(
@@ -220,9 +226,9 @@ async def test_the_trail_is_read_from_an_index(
     assert found["items"]
     (rows,) = [each for each in sent if "AS page" in each.text and "LIMIT" in each.text]
     steps = await sql.plan(client.database, rows)
-    column = {"subject_type": "subject_type_subject_id_created_at"}.get(
-        next(iter(filters), ""), "_".join([*filters, "created_at"])
-    )
+    # The index by the subject's id answers for its type too.
+    first = [name for name in filters if name != "subject_type"]
+    column = "_".join([*first, "created_at"])
     (ids,) = [step for step in steps if f"ix_audit_events_{column}" in step]
     match client.database.dialect:
         case "mysql":

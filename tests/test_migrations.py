@@ -160,6 +160,42 @@ def test_the_idempotency_keys_can_be_cut_off_too(url: str, number: int) -> None:
         assert tables(connection) == before
 
 
+@pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+@pytest.mark.parametrize("number", [1, 5])
+def test_the_listing_indexes_can_be_cut_off_too(url: str, number: int) -> None:
+    """A13: at the first and among the others; MariaDB makes those of a table by one ALTER TABLE."""
+    alembic(url, "upgrade", "0004")
+    fill(url)
+    with connected(url) as connection:
+        before = catalogue(connection)
+    with killed_at(number) as reached, pytest.raises(KilledError):
+        alembic(url, "upgrade", "0005")
+    assert "CREATE INDEX" in reached[-1]
+    alembic(url, "upgrade", "0005")
+    alembic(url, "check")
+    with killed_at(number), pytest.raises(KilledError):
+        alembic(url, "downgrade", "0004")
+    alembic(url, "downgrade", "0004")
+    with connected(url) as connection:
+        assert catalogue(connection) == before
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_an_invalid_index_is_made_again(url: str) -> None:
+    """A13: what CREATE INDEX CONCURRENTLY leaves behind when it is cut off."""
+    alembic(url, "upgrade", "0004")
+    with connected(url) as connection:
+        connection.exec_driver_sql("CREATE INDEX ix_posts_by_title ON posts (title)")
+        invalid = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_posts_by_title'"
+        connection.exec_driver_sql(f"{invalid}::regclass")
+    alembic(url, "upgrade", "0005")
+    with connected(url) as connection:
+        described = "SELECT indexdef FROM pg_indexes WHERE indexname = 'ix_posts_by_title'"
+        assert "title, id, deleted_at" in connection.execute(text(described)).scalar_one()
+        valid = "SELECT bool_and(indisvalid) FROM pg_index"
+        assert connection.execute(text(valid)).scalar_one()
+
+
 def test_running_again_over_existing_tables_keeps_their_rows(url: str) -> None:
     """A13: as after a run that did everything but write down its revision."""
     alembic(url, "upgrade", "head")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, bindparam, or_, select
+from sqlalchemy import Boolean, ColumnElement, Select, bindparam, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.exceptions import InvalidToken
@@ -16,6 +16,7 @@ from app.crud.base import (
     read_one,
     scattered_rows,
 )
+from app.crud.holders import Held, Holders
 from app.crud.listings import Listing, contains, filters_of
 from app.crud.pages import PageOf, Pages
 from app.models.roles import Role
@@ -112,23 +113,35 @@ def _with_permissions(shown: dict[str, Any], caller: Caller) -> dict[str, Any]:
 async def list_users(pages: Pages, *, query: UserQuery) -> PageOf[dict[str, Any]]:
     """Users that match the filters, with their roles."""
     given = filters_of(query)
-    return await pages.page(_listing(query.deleted, tuple(given)), query, given)
+    held = Held.few
+    if "role" in given:
+        held = await _HAVING_ROLE.held(pages.reader, query, given)
+    return await pages.page(_listing(query.deleted, tuple(given), held), query, given)
 
 
-_HAVING = select(UserRole.user_id).join(Role, Role.id == UserRole.role_id)
+# By the column that is unique, of live roles.
+_THE_ROLE = select(Role.id).where(Role.live_name == bindparam("role")).scalar_subquery()
+_HAVING_ROLE = Holders(User, select(UserRole.user_id).where(UserRole.role_id == _THE_ROLE))
 _FILTERS: Mapping[str, ColumnElement[bool]] = {
     "is_active": User.is_active == bindparam("is_active", type_=Boolean),
-    "role": User.id.in_(_HAVING.where(Role.name == bindparam("role"))),
     "q": or_(contains(User.name, "q"), contains(User.email, "q")),
 }
 
 
+def _matching(deleted: bool, filters: tuple[str, ...], held: Held) -> Select[Any]:
+    conditions = [
+        _HAVING_ROLE.filter(held) if name == "role" else _FILTERS[name] for name in filters
+    ]
+    matching = select(User.id).where(*conditions)
+    return matching.where(User.deleted_at.is_not(None)) if deleted else matching
+
+
 @lru_cache(32)
-def _listing(deleted: bool, filters: tuple[str, ...]) -> Listing[dict[str, Any]]:
-    matching = select(User.id).where(*(_FILTERS[name] for name in filters))
+def _listing(deleted: bool, filters: tuple[str, ...], held: Held) -> Listing[dict[str, Any]]:
     return Listing(
         name="users",
-        matching=matching.where(User.deleted_at.is_not(None)) if deleted else matching,
+        matching=_matching(deleted, filters, held),
+        counted=(_matching(deleted, filters, Held.count),),
         id=User.id,
         keys={"created_at": User.created_at, "name": User.name, "email": User.email},
         rows=lambda page: select(*_SHOWN).join(page, page.c.id == User.id),
@@ -137,17 +150,23 @@ def _listing(deleted: bool, filters: tuple[str, ...]) -> Listing[dict[str, Any]]
     )
 
 
-_MEMBERS = Listing(
-    # Not by e-mail: the order, and the cursors, would tell what the items hide.
-    name="members",
-    matching=select(User.id).where(
-        User.id.in_(select(UserRole.user_id).where(UserRole.role_id == bindparam("role_id")))
-    ),
-    id=User.id,
-    keys={"created_at": User.created_at, "name": User.name},
-    rows=lambda page: select(*_PERSON).join(page, page.c.id == User.id),
-    item=_person,
-)
+_MEMBERS = Holders(User, select(UserRole.user_id).where(UserRole.role_id == bindparam("role_id")))
+
+
+@cache
+def _members(held: Held) -> Listing[dict[str, Any]]:
+    return Listing(
+        # Not by e-mail: the order, and the cursors, would tell what the items hide.
+        name="members",
+        matching=select(User.id).where(_MEMBERS.filter(held)),
+        counted=(select(User.id).where(_MEMBERS.filter(Held.count)),),
+        id=User.id,
+        keys={"created_at": User.created_at, "name": User.name},
+        rows=lambda page: select(*_PERSON).join(page, page.c.id == User.id),
+        item=_person,
+    )
+
+
 _ROLE = Query(select(Role.id).where(Role.id == bindparam("role_id")))
 
 
@@ -155,7 +174,9 @@ async def list_members(
     pages: Pages, *, caller: Caller, role_id: int, query: MemberQuery
 ) -> PageOf[dict[str, Any]]:
     """Users who have a role, or NotFound; with what is private about them only for `users:read`."""
-    page = await pages.page(_MEMBERS, query, {"role_id": role_id})
+    given = {"role_id": role_id}
+    held = await _MEMBERS.held(pages.reader, query, given)
+    page = await pages.page(_members(held), query, given)
     # Only an empty page leaves open whether there is such a role: one statement less otherwise.
     if not page.items:
         await read_one(pages.reader, _ROLE, role_id=role_id)

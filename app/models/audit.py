@@ -55,7 +55,8 @@ class AuditEvent(Base):
         Index(None, "created_at", "id"),
         Index(None, "act", "created_at", "id"),
         Index(None, "actor_id", "created_at", "id"),
-        Index(None, "subject_type", "subject_id", "created_at", "id"),
+        Index(None, "subject_type", "created_at", "id"),
+        Index(None, "subject_id", "created_at", "id", "subject_type"),
         MARIADB_TABLE,
     )
 

@@ -48,6 +48,8 @@ class Mail(Row):
         UniqueConstraint("key"),
         Index(None, "state", "next_attempt_at"),
         Index(None, "created_at", "id"),
+        Index(None, "state", "created_at", "id", "kind"),
+        Index(None, "kind", "created_at", "id", "state"),
         MARIADB_TABLE,
     )
 

@@ -48,9 +48,9 @@ class User(Row, SoftDelete, Guarded):
     __tablename__ = "users"
     __table_args__ = (
         UniqueConstraint("live_email"),
-        Index(None, "created_at", "id", "deleted_at"),
-        Index(None, "name", "id", "deleted_at"),
-        Index(None, "email", "id", "deleted_at"),
+        Index(None, "created_at", "id", "deleted_at", "is_active"),
+        Index(None, "name", "id", "deleted_at", "is_active"),
+        Index(None, "email", "id", "deleted_at", "is_active"),
         trash_index(),
         MARIADB_TABLE,
     )
