@@ -1,50 +1,173 @@
-"""Tags: made when a post first uses them, counted by the published posts that have them."""
+"""Tags: made when a post first uses them, with the number of published posts that have each.
+
+`Tag.post_count` is kept: whatever makes a post count, or count no longer, changes it in the same
+transaction, by `shift` or by `add` (docs/adr/0029-counts-of-tags.md). Tags are locked after posts,
+by ascending id.
+"""
 
 from __future__ import annotations
 
-from functools import cache
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache, partial
 from typing import Any
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import BigInteger, Integer, bindparam, case, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.crud.listings import Listing, contains, filters_of
 from app.crud.pages import PageOf, Pages
+from app.database import Act
+from app.models.base import INCLUDE_DELETED
 from app.models.posts import Post, PostStatus
 from app.models.tags import MAX_TAGS, PostTag, Tag
+from app.prepared import Change
 from app.reading import Query
 from app.schemas.tags import TagQuery
-from app.writing import Unit
+from app.writing import Unit, in_session
 
-# Locked, so that none is purged as unused before the post that gets it is there.
+# How many tags one statement names: those of a post, or a part of those of an author.
+_MANY = 500
+_PAGE = 5_000
+
 _NAMED = Query(
-    select(Tag.id, Tag.name)
-    .where(Tag.name.in_([bindparam(f"name_{n}") for n in range(MAX_TAGS)]))
-    .with_for_update(read=True, key_share=True)
+    select(Tag.id, Tag.name).where(
+        Tag.name.in_([bindparam(f"name_{n}") for n in range(MAX_TAGS)]),
+    )
 )
 
 
-def get_or_create(unit: Unit, *, names: list[str]) -> list[int]:
-    """The ids of the tags with these (normalised) names; missing ones are made."""
+def get_or_create(
+    unit: Unit, *, names: list[str], counted: bool, others: Collection[int] = ()
+) -> list[int]:
+    """Return the ids of the tags with these (normalised) names; make the missing ones.
+
+    They are locked until the end of the transaction, so that none is purged as unused before the
+    post that gets it is there; `counted` says that their counts will change. `others` are ids of
+    tags whose counts will change too: all are locked at once, in the order of all locks.
+    """
     if not names:
         return []
-    wanted = {f"name_{n}": names[min(n, len(names) - 1)] for n in range(MAX_TAGS)}
-    found = unit.rows(_NAMED, **wanted)
-    # Over again for one that was purged between the two.
-    while missing := sorted(set(names) - {name for _, name in found}):
+    while True:
+        found = {name: id_ for id_, name in unit.rows(_NAMED, **_padded("name", names, MAX_TAGS))}
+        # Before any lock on a tag that others can see, and in one order: no two that make tags
+        # can wait for each other.
+        missing = sorted(set(names) - found.keys())
         for name in missing:
             unit.insert_if_missing(Tag, name=name)
-        found = unit.rows(_NAMED, **wanted)
-    return [id_ for id_, _ in found]
+        # Over again for one that was made here, or purged between the two.
+        if not missing and _lock(unit, {*found.values(), *others}, counted=counted):
+            return list(found.values())
 
 
-_COUNTED = (
-    select(Tag.id, Tag.name, func.count().label("post_count"))
-    .join(PostTag, PostTag.tag_id == Tag.id)
-    .join(Post, Post.id == PostTag.post_id)
-    .where(Post.status == PostStatus.published)
-    .group_by(Tag.id, Tag.name)
-    .subquery("counted")
+def link(unit: Unit, *, post_id: int, tag_ids: Collection[int]) -> None:
+    """Give a post (locked) tags, at most MAX_TAGS."""
+    unit.change(_LINKING, post_id=post_id, **_padded("id", sorted(tag_ids), MAX_TAGS))
+
+
+def shift(unit: Unit, changes: Mapping[int, int]) -> None:
+    """Lock tags, and add to the count of each what stands beside its id."""
+    _lock(unit, changes, counted=True)
+    add(unit, changes)
+
+
+def add(unit: Unit, changes: Mapping[int, int]) -> None:
+    """Add to the counts of tags that this transaction has locked."""
+    alike = defaultdict(list)
+    for tag_id, by in changes.items():
+        alike[by].append(tag_id)
+    for by, ids in alike.items():
+        for part, width in _parts(ids):
+            unit.change(_adding(width), by=by, **_padded("id", part, width))
+
+
+def _lock(unit: Unit, ids: Iterable[int], *, counted: bool) -> bool:
+    """Lock tags by ascending id; return whether all of them are there."""
+    found = [
+        len(unit.rows(_locking(width, counted), **_padded("id", part, width))) == len(part)
+        for part, width in _parts(ids)
+    ]
+    return all(found)
+
+
+def _parts(ids: Iterable[int]) -> Iterator[tuple[list[int], int]]:
+    """Ascending ids in parts, with how many the statement for each of them takes."""
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), _MANY):
+        part = ordered[start : start + _MANY]
+        yield part, MAX_TAGS if len(part) <= MAX_TAGS else _MANY
+
+
+def _padded(name: str, values: list[Any], width: int) -> dict[str, Any]:
+    """Parameters for a list of a fixed length: the last value stands in for those there are not."""
+    return {f"{name}_{n}": values[min(n, len(values) - 1)] for n in range(width)}
+
+
+def _ids(width: int) -> list[Any]:
+    return [bindparam(f"id_{n}", type_=BigInteger) for n in range(width)]
+
+
+_LINKING = Change(
+    insert(PostTag).from_select(
+        ["post_id", "tag_id"],
+        select(bindparam("post_id", type_=BigInteger), Tag.id).where(Tag.id.in_(_ids(MAX_TAGS))),
+    ),
+    Act.insert,
 )
+
+
+@cache
+def _locking(width: int, counted: bool) -> Query:
+    """Lock for a change of the count, or only against deletion.
+
+    On MariaDB by the primary key, whatever the planner prefers for a small table: rows are locked
+    in the order of the index that is read.
+    """
+    statement = select(Tag.id).where(Tag.id.in_(_ids(width))).order_by(Tag.id)
+    statement = statement.with_hint(Tag, "FORCE INDEX (PRIMARY)", "mysql")
+    return Query(statement.with_for_update(read=not counted, key_share=True))
+
+
+@cache
+def _adding(width: int) -> Change:
+    # Never below zero: processes of the version before do not count, while they still serve.
+    total = Tag.post_count + bindparam("by", type_=Integer)
+    statement = update(Tag).where(Tag.id.in_(_ids(width)))
+    return Change(statement.values(post_count=case((total < 0, 0), else_=total)), Act.change)
+
+
+# --- An author's posts, all at once --------------------------------------------------------------
+
+_WITH_AUTHOR = Query(
+    select(PostTag.tag_id, func.count())
+    .join(Post, Post.id == PostTag.post_id)
+    .where(
+        Post.author_id == bindparam("user_id", type_=BigInteger),
+        Post.deleted_with_author,
+        Post.status == PostStatus.published,
+        PostTag.tag_id > bindparam("after", type_=BigInteger),
+    )
+    .group_by(PostTag.tag_id)
+    .order_by(PostTag.tag_id)
+    .limit(_PAGE),
+    include_deleted=True,
+)
+
+
+async def shift_with_author(session: AsyncSession, *, user_id: int, by: int) -> None:
+    """Add to the counts of tags for each published post that is in the trash with its author,
+    whom this transaction has locked: so nobody else changes those posts meanwhile."""
+    await in_session(session, partial(_shift_with_author, user_id=user_id, by=by))
+
+
+def _shift_with_author(unit: Unit, user_id: int, by: int) -> None:
+    after = 0
+    while found := unit.rows(_WITH_AUTHOR, user_id=user_id, after=after):
+        shift(unit, {tag_id: by * posts for tag_id, posts in found})
+        after = found[-1][0]
+
+
+# --- Listing -------------------------------------------------------------------------------------
 
 
 async def list_tags(pages: Pages, *, query: TagQuery) -> PageOf[dict[str, Any]]:
@@ -55,12 +178,73 @@ async def list_tags(pages: Pages, *, query: TagQuery) -> PageOf[dict[str, Any]]:
 
 @cache
 def _listing(*, is_search: bool) -> Listing[dict[str, Any]]:
-    matching = select(_COUNTED)
+    matching = select(Tag.id).where(Tag.post_count > 0)
     return Listing(
         name="tags",
-        matching=matching.where(contains(_COUNTED.c.name, "q")) if is_search else matching,
-        id=_COUNTED.c.id,
-        keys={"name": _COUNTED.c.name, "post_count": _COUNTED.c.post_count},
-        rows=lambda page: select(_COUNTED).join(page, page.c.id == _COUNTED.c.id),
+        matching=matching.where(contains(Tag.name, "q")) if is_search else matching,
+        id=Tag.id,
+        keys={"name": Tag.name, "post_count": Tag.post_count},
+        rows=lambda page: select(Tag.id, Tag.name, Tag.post_count).join(page, page.c.id == Tag.id),
         item=lambda row: {"id": row[0], "name": row[1], "post_count": row[2]},
     )
+
+
+# --- Repair --------------------------------------------------------------------------------------
+
+TAGS_BATCH = 500
+LINKS_BATCH = 50_000
+_SIZE = select(func.count()).where(PostTag.tag_id == Tag.id).correlate(Tag).scalar_subquery()
+_TRUE_COUNT = (
+    select(func.count())
+    .select_from(PostTag)
+    .join(Post, Post.id == PostTag.post_id)
+    # Said here: what hides the trash does not reach into every expression.
+    .where(PostTag.tag_id == Tag.id, Post.status == PostStatus.published, Post.deleted_at.is_(None))
+    .correlate(Tag)
+    .scalar_subquery()
+)
+
+
+async def find_miscounted(session: AsyncSession, *, after: int) -> tuple[int, list[int]]:
+    """Look at the next TAGS_BATCH tags: return the id of the last one (0 if there are none), and
+    the ids of those whose count seems wrong. Nothing is locked; no statement counts many more than
+    LINKS_BATCH posts, but for one tag that has more by itself."""
+    looked_at = select(Tag.id, _SIZE).where(Tag.id > after).order_by(Tag.id).limit(TAGS_BATCH)
+    sizes = (await session.execute(looked_at)).tuples().all()
+    wrong: list[int] = []
+    for ids in _of_size(sizes):
+        differs = Tag.post_count != _TRUE_COUNT
+        wrong += await session.scalars(select(Tag.id).where(Tag.id.in_(ids), differs))
+    return (sizes[-1][0] if sizes else 0), sorted(wrong)
+
+
+def _of_size(sizes: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
+    """Ids in groups whose sizes together stay within LINKS_BATCH, if there are several."""
+    group: list[int] = []
+    total = 0
+    for tag_id, size in sizes:
+        if group and total + size > LINKS_BATCH:
+            yield group
+            group, total = [], 0
+        group.append(tag_id)
+        total += size
+    if group:
+        yield group
+
+
+async def recount(session: AsyncSession, *, tag_id: int) -> int:
+    """Set the count of a tag right; return how many were wrong: 1 or 0.
+
+    Whoever changes it holds the tag until the commit: what is locked here misses no post of a
+    transaction that has counted, and has none of one that is yet to count.
+    """
+    locked = select(Tag.post_count).where(Tag.id == tag_id).with_for_update(key_share=True)
+    kept = (await session.execute(locked)).scalar_one_or_none()
+    # Another statement: on PostgreSQL the first shows what was there before it waited.
+    counted = select(_TRUE_COUNT).select_from(Tag).where(Tag.id == tag_id)
+    true = await session.scalar(counted.execution_options(**{INCLUDE_DELETED: True}))
+    if kept is None or kept == true:
+        return 0
+    mended = update(Tag).where(Tag.id == tag_id).values(post_count=true)
+    await session.execute(mended, execution_options={"synchronize_session": False})
+    return 1
