@@ -20,7 +20,10 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-INDEX = "ix_tags_post_count_id"
+INDEXES = {
+    "ix_tags_post_count_id": ["post_count", "id"],
+    "ix_tags_name_id_post_count": ["name", "id", "post_count"],
+}
 TAGS_BATCH = 500
 LINKS_BATCH = 50_000
 
@@ -40,16 +43,17 @@ def has_column() -> bool:
     return "post_count" in {each["name"] for each in sa.inspect(op.get_bind()).get_columns("tags")}
 
 
-def has_index() -> bool:
-    return INDEX in {each["name"] for each in sa.inspect(op.get_bind()).get_indexes("tags")}
+def has_index(name: str) -> bool:
+    return name in {each["name"] for each in sa.inspect(op.get_bind()).get_indexes("tags")}
 
 
 def upgrade() -> None:
     if not has_column():
         column = sa.Column("post_count", sa.Integer(), server_default="0", nullable=False)
         op.add_column("tags", column)
-    if not has_index():
-        op.create_index(INDEX, "tags", ["post_count", "id"])
+    for name, columns in INDEXES.items():
+        if not has_index(name):
+            op.create_index(name, "tags", columns)
     if op.get_bind().dialect.name == "sqlite":
         # One transaction for all migrations: their lock.
         fill()
@@ -106,7 +110,8 @@ def set_counts(ids: list[int]) -> None:
 
 
 def downgrade() -> None:
-    if has_index():
-        op.drop_index(INDEX, "tags")
+    for name in INDEXES:
+        if has_index(name):
+            op.drop_index(name, "tags")
     if has_column():
         op.drop_column("tags", "post_count")

@@ -210,7 +210,7 @@ async def find_miscounted(session: AsyncSession, *, after: int) -> tuple[int, li
     the ids of those whose count seems wrong. Nothing is locked; no statement counts many more than
     LINKS_BATCH posts, but for one tag that has more by itself."""
     looked_at = select(Tag.id, _SIZE).where(Tag.id > after).order_by(Tag.id).limit(TAGS_BATCH)
-    sizes = (await session.execute(looked_at)).tuples().all()
+    sizes = [(tag_id, size) for tag_id, size in await session.execute(looked_at)]
     wrong: list[int] = []
     for ids in _of_size(sizes):
         differs = Tag.post_count != _TRUE_COUNT
