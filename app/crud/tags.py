@@ -26,15 +26,9 @@ from app.reading import Query
 from app.schemas.tags import TagQuery
 from app.writing import Unit, in_session
 
-# How many tags one statement names: those of a post, or a part of those of an author.
-_MANY = 500
+# How many tags a statement has room for: those of most posts, of any, a part of an author's.
+_FEW, _MANY = 4, 500
 _PAGE = 5_000
-
-_NAMED = Query(
-    select(Tag.id, Tag.name).where(
-        Tag.name.in_([bindparam(f"name_{n}") for n in range(MAX_TAGS)]),
-    )
-)
 
 
 def get_or_create(
@@ -49,7 +43,9 @@ def get_or_create(
     if not names:
         return []
     while True:
-        found = {name: id_ for id_, name in unit.rows(_NAMED, **_padded("name", names, MAX_TAGS))}
+        width = _room_for(names)
+        given = _padded("name", names, width)
+        found = {name: id_ for id_, name in unit.rows(_named(width), **given)}
         # Before any lock on a tag that others can see, and in one order: no two that make tags
         # can wait for each other.
         missing = sorted(set(names) - found.keys())
@@ -62,7 +58,8 @@ def get_or_create(
 
 def link(unit: Unit, *, post_id: int, tag_ids: Collection[int]) -> None:
     """Give a post (locked) tags, at most MAX_TAGS."""
-    unit.change(_LINKING, post_id=post_id, **_padded("id", sorted(tag_ids), MAX_TAGS))
+    width = _room_for(tag_ids)
+    unit.change(_linking(width), post_id=post_id, **_padded("id", sorted(tag_ids), width))
 
 
 def shift(unit: Unit, changes: Mapping[int, int]) -> None:
@@ -77,25 +74,31 @@ def add(unit: Unit, changes: Mapping[int, int]) -> None:
     for tag_id, by in changes.items():
         alike[by].append(tag_id)
     for by, ids in alike.items():
-        for part, width in _parts(ids):
+        for part in _parts(ids):
+            width = _room_for(part)
             unit.change(_adding(width), by=by, **_padded("id", part, width))
 
 
 def _lock(unit: Unit, ids: Iterable[int], *, counted: bool) -> bool:
     """Lock tags by ascending id; return whether all of them are there."""
-    found = [
-        len(unit.rows(_locking(width, counted), **_padded("id", part, width))) == len(part)
-        for part, width in _parts(ids)
-    ]
-    return all(found)
+    are_there = True
+    for part in _parts(ids):
+        width = _room_for(part)
+        found = unit.rows(_locking(width, counted), **_padded("id", part, width))
+        are_there &= len(found) == len(part)
+    return are_there
 
 
-def _parts(ids: Iterable[int]) -> Iterator[tuple[list[int], int]]:
-    """Ascending ids in parts, with how many the statement for each of them takes."""
+def _parts(ids: Iterable[int]) -> Iterator[list[int]]:
+    """Ascending ids in parts of at most _MANY."""
     ordered = sorted(ids)
     for start in range(0, len(ordered), _MANY):
-        part = ordered[start : start + _MANY]
-        yield part, MAX_TAGS if len(part) <= MAX_TAGS else _MANY
+        yield ordered[start : start + _MANY]
+
+
+def _room_for(values: Collection[Any]) -> int:
+    """How many values the statement takes that is run for so many."""
+    return next(width for width in (_FEW, MAX_TAGS, _MANY) if len(values) <= width)
 
 
 def _padded(name: str, values: list[Any], width: int) -> dict[str, Any]:
@@ -107,13 +110,17 @@ def _ids(width: int) -> list[Any]:
     return [bindparam(f"id_{n}", type_=BigInteger) for n in range(width)]
 
 
-_LINKING = Change(
-    insert(PostTag).from_select(
-        ["post_id", "tag_id"],
-        select(bindparam("post_id", type_=BigInteger), Tag.id).where(Tag.id.in_(_ids(MAX_TAGS))),
-    ),
-    Act.insert,
-)
+@cache
+def _named(width: int) -> Query:
+    names: list[Any] = [bindparam(f"name_{n}") for n in range(width)]
+    return Query(select(Tag.id, Tag.name).where(Tag.name.in_(names)))
+
+
+@cache
+def _linking(width: int) -> Change:
+    post_id = bindparam("post_id", type_=BigInteger)
+    rows = select(post_id, Tag.id).where(Tag.id.in_(_ids(width)))
+    return Change(insert(PostTag).from_select(["post_id", "tag_id"], rows), Act.insert)
 
 
 @cache
