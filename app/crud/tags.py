@@ -8,7 +8,7 @@ by ascending id.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -18,7 +18,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.crud.listings import Listing, contains, filters_of
 from app.crud.pages import PageOf, Pages
 from app.database import Act
-from app.models.base import INCLUDE_DELETED
 from app.models.posts import Post, PostStatus
 from app.models.tags import MAX_TAGS, PostTag, Tag
 from app.prepared import Change
@@ -214,44 +213,72 @@ _TRUE_COUNT = (
 
 async def find_miscounted(session: AsyncSession, *, after: int) -> tuple[int, list[int]]:
     """Look at the next TAGS_BATCH tags: return the id of the last one (0 if there are none), and
-    the ids of those whose count seems wrong. Nothing is locked; no statement counts many more than
-    LINKS_BATCH posts, but for one tag that has more by itself."""
+    the ids of those whose count seems wrong. Nothing is locked."""
     looked_at = select(Tag.id, _SIZE).where(Tag.id > after).order_by(Tag.id).limit(TAGS_BATCH)
     sizes = [(tag_id, size) for tag_id, size in await session.execute(looked_at)]
     wrong: list[int] = []
-    for ids in _of_size(sizes):
-        differs = Tag.post_count != _TRUE_COUNT
-        wrong += await session.scalars(select(Tag.id).where(Tag.id.in_(ids), differs))
-    return (sizes[-1][0] if sizes else 0), sorted(wrong)
+    for ids, size in _grouped(sizes):
+        wrong += await _miscounted(session, ids, size)
+    return (sizes[-1][0] if sizes else 0), wrong
 
 
-def _of_size(sizes: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
-    """Ids in groups whose sizes together stay within LINKS_BATCH, if there are several."""
+def _grouped(sizes: Iterable[tuple[int, int]]) -> Iterator[tuple[list[int], int]]:
+    """Tags in groups that have at most LINKS_BATCH posts together, or are one tag with more."""
     group: list[int] = []
     total = 0
     for tag_id, size in sizes:
         if group and total + size > LINKS_BATCH:
-            yield group
+            yield group, total
             group, total = [], 0
         group.append(tag_id)
         total += size
     if group:
-        yield group
+        yield group, total
+
+
+async def _miscounted(session: AsyncSession, ids: list[int], size: int) -> Sequence[int]:
+    if size > LINKS_BATCH:
+        (tag_id,) = ids
+        kept = await session.scalar(select(Tag.post_count).where(Tag.id == tag_id))
+        return [] if kept == await _true_count(session, tag_id) else ids
+    differs = select(Tag.id).where(Tag.id.in_(ids), Tag.post_count != _TRUE_COUNT)
+    return (await session.scalars(differs.order_by(Tag.id))).all()
 
 
 async def recount(session: AsyncSession, *, tag_id: int) -> int:
     """Set the count of a tag right; return how many were wrong: 1 or 0.
 
-    Whoever changes it holds the tag until the commit: what is locked here misses no post of a
-    transaction that has counted, and has none of one that is yet to count.
+    Whoever changes it holds the tag until the commit: what is counted behind the lock misses no
+    post of a transaction that has counted, and has none of one that is yet to count.
     """
     locked = select(Tag.post_count).where(Tag.id == tag_id).with_for_update(key_share=True)
     kept = (await session.execute(locked)).scalar_one_or_none()
-    # Another statement: on PostgreSQL the first shows what was there before it waited.
-    counted = select(_TRUE_COUNT).select_from(Tag).where(Tag.id == tag_id)
-    true = await session.scalar(counted.execution_options(**{INCLUDE_DELETED: True}))
+    true = await _true_count(session, tag_id)
     if kept is None or kept == true:
         return 0
     mended = update(Tag).where(Tag.id == tag_id).values(post_count=true)
     await session.execute(mended, execution_options={"synchronize_session": False})
     return 1
+
+
+async def _true_count(session: AsyncSession, tag_id: int) -> int:
+    """Count the live, published posts of a tag, LINKS_BATCH at a time: no statement takes long."""
+    counting = (
+        select(PostTag.post_id)
+        .join(Post, Post.id == PostTag.post_id)
+        .where(PostTag.tag_id == tag_id, Post.status == PostStatus.published)
+        .where(Post.deleted_at.is_(None))
+        .order_by(PostTag.post_id)
+        .limit(LINKS_BATCH)
+    )
+    total = after = 0
+    while True:
+        part = counting.where(PostTag.post_id > after).subquery()
+        found = await session.execute(
+            select(func.count(), func.max(part.c.post_id)).select_from(part)
+        )
+        count, last = found.one()
+        total += int(count)
+        if count < LINKS_BATCH:
+            return total
+        after = last
