@@ -14,7 +14,7 @@ from app.models.tags import PostTag
 from app.models.users import User
 from tests.support.schema import KilledError, alembic, connected, empty_database, killed_at
 
-BEFORE, COUNTED = "0004", "0005"
+BEFORE, COUNTED = "0005", "0006"
 TAGS = 600  # more than are counted at once
 
 

@@ -1,6 +1,6 @@
 """The number of published posts that have each tag, kept beside it.
 
-Revision: 0005, after 0004
+Revision: 0006, after 0005
 
 Counts what is there, in batches of tags, of which the servers commit each: none keeps a lock that
 the version before waits for. That version does not count what it changes while it still serves:
@@ -15,8 +15,8 @@ import sqlalchemy as sa
 
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
