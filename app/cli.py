@@ -135,10 +135,13 @@ def seed(
 @cli.command()
 def purge() -> None:
     """Delete for good what was in the trash longer than TRASH_DAYS, old mails and audit events, and
-    tags that no post has."""
+    tags that no post has; mend counts of tags that are wrong."""
     settings = load_settings()
     counts = on_database(lambda database: purging.purge(database, settings))
+    mended = counts.pop(purging.MENDED)
     typer.echo(", ".join(f"{count} {name}" for name, count in counts.items()) + " purged.")
+    if mended:
+        typer.echo(f"{mended} counts of tags mended.")
 
 
 @cli.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

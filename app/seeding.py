@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
@@ -94,11 +95,19 @@ async def _add_posts(session: AsyncSession, size: int, chance: random.Random) ->
     # Any demo user may have written any post; a sample keeps large seeds in memory's bounds.
     demo = select(User.id).where(User.live_email.like("demo%@example.com"))
     authors = list(await session.scalars(demo.order_by(User.id.desc()).limit(SAMPLE)))
-    labels = await in_session(session, partial(tags.get_or_create, names=list(_TAGS)))
+    get = partial(tags.get_or_create, names=list(_TAGS), counted=True)
+    labels = await in_session(session, get)
     rows = [_post(chance.choice(authors), chance) for _ in range(size)]
-    made = await session.scalars(insert(Post).returning(Post.id), rows)
-    links = [link for post_id in made for link in _labels(post_id, labels, chance)]
+    made = await session.execute(insert(Post).returning(Post.id, Post.status), rows)
+    published: Counter[int] = Counter()
+    links = []
+    for post_id, status in made:
+        labelled = _labels(post_id, labels, chance)
+        links += labelled
+        if status == PostStatus.published:
+            published.update(link["tag_id"] for link in labelled)
     await session.execute(insert(PostTag), links)
+    await in_session(session, partial(tags.add, changes=published))
 
 
 def _post(author_id: int, chance: random.Random) -> dict[str, Any]:

@@ -18,15 +18,15 @@ from typing import Any, TypeVar
 
 import sqlalchemy.exc
 from sqlalchemy import ColumnElement, Connection, Dialect, inspect, update
-from sqlalchemy import insert as insertion
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from app import sqlite
 from app.database import Act, Database, Written, on_cluster, written_by
-from app.models.base import Base, UtcDateTime
-from app.reading import Parameter, Query, Values, arguments_of, moment, parameter
+from app.models.base import Base
+from app.prepared import Change, insertion_into
+from app.reading import Query, Values, moment
 
 T = TypeVar("T")
 _MAX_TOGETHER = 32
@@ -68,7 +68,7 @@ class Unit:
     def insert(self, model: type[Base], **values: Any) -> dict[str, Any]:
         """Write one row, with the defaults of its model: all its values as they go into JSON,
         with the key the database made."""
-        prepared = _insertion(model, self.dialect)
+        prepared = insertion_into(model, self.dialect)
         row = prepared.complete(values)
         done = self._execute(prepared.sql, prepared.arguments(row))
         self._written.add((prepared.table, Act.insert))
@@ -77,6 +77,12 @@ class Unit:
         if prepared.key:
             row[prepared.key] = done.fetchall()[0][0] if prepared.returns_key else done.lastrowid
         return row
+
+    def change(self, change: Change, **given: Any) -> None:
+        """Run a prepared statement that writes."""
+        prepared = change.prepared(self.dialect)
+        self._execute(prepared.sql, prepared.arguments(given))
+        self._written.add((prepared.table, change.act))
 
     def insert_if_missing(self, model: type[Base], **values: Any) -> None:
         """Write one row unless its key is taken already, also by somebody doing so right now."""
@@ -102,65 +108,6 @@ class Unit:
 async def in_session(session: AsyncSession, work: Callable[[Unit], T]) -> T:
     """Do some work inside the transaction of a session."""
     return await session.run_sync(lambda inner: work(Unit.within(inner)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Insertion:
-    """The INSERT of one row of a model, as one driver takes it."""
-
-    table: str
-    sql: str
-    positional: bool
-    parameters: tuple[Parameter, ...]
-    defaults: dict[str, Callable[[Any], Any]]
-    moments: tuple[str, ...]  # the columns that hold one
-    key: str  # that the database makes
-    returns_key: bool
-
-    def complete(self, values: dict[str, Any]) -> dict[str, Any]:
-        missing = {name: make(None) for name, make in self.defaults.items() if name not in values}
-        return missing | values
-
-    def arguments(self, row: dict[str, Any]) -> Any:
-        return arguments_of(self.parameters, row, positional=self.positional)
-
-
-_insertions: dict[tuple[type[Base], str], _Insertion] = {}
-
-
-def _insertion(model: type[Base], dialect: Dialect) -> _Insertion:
-    found = _insertions.get((model, dialect.name))
-    if found is None:
-        found = _insertions[model, dialect.name] = _prepared(model, dialect)
-    return found
-
-
-def _prepared(model: type[Base], dialect: Dialect) -> _Insertion:
-    table: Any = inspect(model).local_table
-    columns = [each for each in table.columns if each.computed is None]
-    columns = [each for each in columns if each is not table.autoincrement_column]
-    compiled: Any = insertion(table).compile(
-        dialect=dialect, column_keys=[each.key for each in columns]
-    )
-    names = compiled.positiontup if compiled.positional else list(compiled.binds)
-    return _Insertion(
-        table=table.name,
-        sql=str(compiled),
-        positional=compiled.positional,
-        parameters=tuple(parameter(name, compiled.binds[name], dialect) for name in names),
-        defaults={each.key: _default(each) for each in columns},
-        moments=tuple(each.key for each in columns if isinstance(each.type, UtcDateTime)),
-        key=getattr(table.autoincrement_column, "key", ""),
-        returns_key=bool(compiled.effective_returning),
-    )
-
-
-def _default(column: Any) -> Callable[[Any], Any]:
-    default = column.default
-    if default is None:
-        return lambda _: None
-    made: Callable[[Any], Any] = default.arg if default.is_callable else lambda _: default.arg
-    return made
 
 
 class Writer:

@@ -6,6 +6,7 @@ Nothing is drawn at random, so what an answer has to hold is known without looki
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -125,9 +126,9 @@ def fill(engine: Engine, data: DataSet) -> None:
         _add(connection, User, ids, lambda number: [_user(data, number, password_hash)])
         _add(connection, UserRole, ids, lambda number: _held(data, number, roles))
         _add(connection, LoginSession, range(1, data.logins + 1), lambda number: [_login(number)])
-        tags = range(1, _TAGS + 1)
-        _add(connection, Tag, tags, lambda number: [{"id": number, "name": tag_name(number)}])
         posts = range(1, data.posts + 1)
+        used = Counter(tag_id for number in posts for tag_id in data.tags(number))
+        _add(connection, Tag, range(1, _TAGS + 1), lambda number: [_tag(number, used[number])])
         _add(connection, Post, posts, lambda number: [_post(data, number)])
         _add(connection, PostTag, posts, lambda number: _labels(data, number))
     _settle(engine)
@@ -195,6 +196,10 @@ def _post(data: DataSet, number: int) -> dict[str, Any]:
         "created_at": moment,
         "updated_at": moment,
     }
+
+
+def _tag(number: int, post_count: int) -> dict[str, Any]:
+    return {"id": number, "name": tag_name(number), "post_count": post_count}
 
 
 def _labels(data: DataSet, number: int) -> list[dict[str, Any]]:

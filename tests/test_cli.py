@@ -20,6 +20,7 @@ from app.database import Database
 from app.models.audit import AuditAct, AuditEvent
 from app.models.base import INCLUDE_DELETED, utc_now
 from app.models.posts import Post
+from app.models.tags import Tag
 from app.models.users import User
 from tests.support.client import PASSWORD, Client
 from tests.support.commands import SetEnv, admin_of, invoke
@@ -202,10 +203,7 @@ async def test_purge_ends_what_was_in_the_trash_too_long_and_nothing_else(
     await bury(database, Post, fresh["id"], days=29.99)
     await bury(database, User, ana.id, days=31)
     purged = await invoke("purge")
-    assert (purged.exit_code, purged.stdout) == (
-        0,
-        purged_line(mails=1, posts=2, users=1),
-    )
+    assert (purged.exit_code, purged.stdout) == (0, purged_line(mails=1, posts=2, users=1))
     for gone in (old, hers):
         assert (await admin.post(f"/posts/{gone['id']}/restore")).status_code == 404
     assert (await admin.post(f"/users/{ana.id}/restore")).status_code == 404
@@ -213,6 +211,16 @@ async def test_purge_ends_what_was_in_the_trash_too_long_and_nothing_else(
     assert (await client.get(f"/posts/{live['id']}")).status_code == 200
     nothing = await invoke("purge")
     assert nothing.stdout == purged_line()
+
+
+@pytest.mark.usefixtures("same_database")
+async def test_purge_tells_of_counts_that_it_mended(client: Client, database: Database) -> None:
+    eva = await client.user("Eva")
+    await eva.write(tags=["a", "b"])
+    async with database.begin() as session:
+        await session.execute(update(Tag).values(post_count=5))
+    assert (await invoke("purge")).stdout == purged_line() + "2 counts of tags mended.\n"
+    assert (await invoke("purge")).stdout == purged_line()
 
 
 @pytest.mark.usefixtures("same_database")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from enum import Enum
 from functools import lru_cache, partial
 from typing import Any
@@ -142,10 +143,18 @@ def create(unit: Unit, *, caller: Caller, data: PostCreate) -> dict[str, Any]:
         status=data.status,
         published_at=utc_now() if data.status is PostStatus.published else None,
     )
-    for tag_id in tags.get_or_create(unit, names=data.tags):
-        unit.insert(PostTag, post_id=post["id"], tag_id=tag_id)
+    if data.tags:
+        _give_tags(unit, post["id"], data)
     author = caller.user_id, caller.name
     return _item((*[post[name] for name in _OWN], *author, joined(data.tags)))
+
+
+def _give_tags(unit: Unit, post_id: int, data: PostCreate) -> None:
+    is_published = data.status is PostStatus.published
+    ids = tags.get_or_create(unit, names=data.tags, counted=is_published)
+    tags.link(unit, post_id=post_id, tag_ids=ids)
+    if is_published:
+        tags.add(unit, dict.fromkeys(ids, 1))
 
 
 # Locks the author, who cannot be deleted before the transaction ends.
@@ -156,25 +165,53 @@ async def update(session: AsyncSession, *, post: Post, data: PostUpdate) -> Post
     """Apply what the body holds, as one change; one that changes nothing keeps the version."""
     changes: dict[str, Any] = data.model_dump()
     names = changes.pop("tags", post.tags)
-    if names != post.tags:
-        ids = await in_session(session, partial(tags.get_or_create, names=names))
-        labels = await session.scalars(select(Tag).where(Tag.id.in_(ids)))
-        changes["labels"] = [*labels]
-    post.change(**changes)
-    await session.flush()
+    async with _counting(session, post):
+        if names != post.tags:
+            counted = PostStatus.published in {post.status, changes.get("status", post.status)}
+            changes["labels"] = await _labels(session, post, names, counted=counted)
+        post.change(**changes)
     return post
+
+
+async def _labels(
+    session: AsyncSession, post: Post, names: list[str], *, counted: bool
+) -> list[Tag]:
+    """The tags with these names, locked together with those that the post has."""
+    others = [label.id for label in post.labels]
+    get = partial(tags.get_or_create, names=names, counted=counted, others=others)
+    ids = await in_session(session, get)
+    return [*await session.scalars(select(Tag).where(Tag.id.in_(ids)))]
+
+
+@asynccontextmanager
+async def _counting(session: AsyncSession, post: Post) -> AsyncIterator[None]:
+    """Write what the block changes about a (locked) post, and the counts of its tags with it."""
+    before = _counted(post)
+    yield
+    await session.flush()
+    after = _counted(post)
+    changes = dict.fromkeys(after - before, 1) | dict.fromkeys(before - after, -1)
+    if changes:
+        await in_session(session, partial(tags.shift, changes=changes))
+
+
+def _counted(post: Post) -> set[int]:
+    """The ids of the tags that count a post."""
+    is_counted = post.status == PostStatus.published and post.deleted_at is None
+    return {label.id for label in post.labels} if is_counted else set()
 
 
 async def set_status(session: AsyncSession, *, post: Post, status: PostStatus) -> Post:
     """Publish a post or take it back to a draft; it may be so already."""
-    post.change(status=status)
-    await session.flush()
+    async with _counting(session, post):
+        post.change(status=status)
     return post
 
 
 async def soft_delete(session: AsyncSession, *, post: Post) -> None:
     """Put a post in the trash."""
-    post.soft_delete()
+    async with _counting(session, post):
+        post.soft_delete()
     await flush_out(session, post)
 
 
@@ -189,8 +226,8 @@ async def restore(session: AsyncSession, *, post: Post) -> Post:
         await guards.touch_user(session, post.author_id)
         if not await in_session(session, lambda unit: unit.rows(_AUTHOR, user_id=post.author_id)):
             raise AuthorDeleted
-        post.restore()
-        await session.flush()
+        async with _counting(session, post):
+            post.restore()
     return post
 
 

@@ -42,15 +42,25 @@ from app.writing import in_session
 _NAME_CONFLICT = {"uq_roles_live_name": RoleNameTaken}
 
 
-_USER_COUNT = (
+# All who have it, from an index alone, less those in the trash, who are few: to look at each user
+# takes a quarter of a second for 100,000. Their table, as what hides the trash would hide them.
+_ACCOUNTS: Any = User.__table__
+_HOLDERS = (
     select(func.count())
     .select_from(UserRole)
-    .join(User, User.id == UserRole.user_id)
-    # Said here: what hides the trash does not reach into every expression.
-    .where(UserRole.role_id == Role.id, User.deleted_at.is_(None))
+    .where(UserRole.role_id == Role.id)
     .correlate(Role)
     .scalar_subquery()
 )
+_DELETED_HOLDERS = (
+    select(func.count())
+    .select_from(_ACCOUNTS)
+    .join(UserRole, UserRole.user_id == _ACCOUNTS.c.id)
+    .where(UserRole.role_id == Role.id, _ACCOUNTS.c.deleted_at.is_not(None))
+    .correlate(Role)
+    .scalar_subquery()
+)
+_USER_COUNT = _HOLDERS - _DELETED_HOLDERS
 _GRANTED = select(RolePermission.permission).where(RolePermission.role_id == Role.id)
 _SHOWN = (
     *(Role.id, Role.name, Role.description, Role.created_at, Role.updated_at, _USER_COUNT),

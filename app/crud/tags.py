@@ -1,50 +1,179 @@
-"""Tags: made when a post first uses them, counted by the published posts that have them."""
+"""Tags: made when a post first uses them, with the number of published posts that have each.
+
+`Tag.post_count` is kept: whatever makes a post count, or count no longer, changes it in the same
+transaction, by `shift` or by `add` (docs/adr/0029-counts-of-tags.md). Tags are locked after posts,
+by ascending id.
+"""
 
 from __future__ import annotations
 
-from functools import cache
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import BigInteger, Integer, bindparam, case, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.crud.listings import Listing, contains, filters_of
 from app.crud.pages import PageOf, Pages
+from app.database import Act
 from app.models.posts import Post, PostStatus
 from app.models.tags import MAX_TAGS, PostTag, Tag
+from app.prepared import Change
 from app.reading import Query
 from app.schemas.tags import TagQuery
-from app.writing import Unit
+from app.writing import Unit, in_session
 
-# Locked, so that none is purged as unused before the post that gets it is there.
-_NAMED = Query(
-    select(Tag.id, Tag.name)
-    .where(Tag.name.in_([bindparam(f"name_{n}") for n in range(MAX_TAGS)]))
-    .with_for_update(read=True, key_share=True)
-)
+# How many tags a statement has room for: those of most posts, of any, a part of an author's.
+_FEW, _MANY = 4, 500
+_PAGE = 5_000
 
 
-def get_or_create(unit: Unit, *, names: list[str]) -> list[int]:
-    """The ids of the tags with these (normalised) names; missing ones are made."""
+def get_or_create(
+    unit: Unit, *, names: list[str], counted: bool, others: Collection[int] = ()
+) -> list[int]:
+    """Return the ids of the tags with these (normalised) names; make the missing ones.
+
+    They are locked until the end of the transaction, so that none is purged as unused before the
+    post that gets it is there; `counted` says that their counts will change. `others` are ids of
+    tags whose counts will change too: all are locked at once, in the order of all locks.
+    """
     if not names:
         return []
-    wanted = {f"name_{n}": names[min(n, len(names) - 1)] for n in range(MAX_TAGS)}
-    found = unit.rows(_NAMED, **wanted)
-    # Over again for one that was purged between the two.
-    while missing := sorted(set(names) - {name for _, name in found}):
+    while True:
+        width = _room_for(names)
+        given = _padded("name", names, width)
+        found = {name: id_ for id_, name in unit.rows(_named(width), **given)}
+        # Before any lock on a tag that others can see, and in one order: no two that make tags
+        # can wait for each other.
+        missing = sorted(set(names) - found.keys())
         for name in missing:
             unit.insert_if_missing(Tag, name=name)
-        found = unit.rows(_NAMED, **wanted)
-    return [id_ for id_, _ in found]
+        # Over again for one that was made here, or purged between the two.
+        if not missing and _lock(unit, {*found.values(), *others}, counted=counted):
+            return list(found.values())
 
 
-_COUNTED = (
-    select(Tag.id, Tag.name, func.count().label("post_count"))
-    .join(PostTag, PostTag.tag_id == Tag.id)
+def link(unit: Unit, *, post_id: int, tag_ids: Collection[int]) -> None:
+    """Give a post (locked) tags, at most MAX_TAGS."""
+    width = _room_for(tag_ids)
+    unit.change(_linking(width), post_id=post_id, **_padded("id", sorted(tag_ids), width))
+
+
+def shift(unit: Unit, changes: Mapping[int, int]) -> None:
+    """Lock tags, and add to the count of each what stands beside its id."""
+    _lock(unit, changes, counted=True)
+    add(unit, changes)
+
+
+def add(unit: Unit, changes: Mapping[int, int]) -> None:
+    """Add to the counts of tags that this transaction has locked."""
+    alike = defaultdict(list)
+    for tag_id, by in changes.items():
+        alike[by].append(tag_id)
+    for by, ids in alike.items():
+        for part in _parts(ids):
+            width = _room_for(part)
+            unit.change(_adding(width), by=by, **_padded("id", part, width))
+
+
+def _lock(unit: Unit, ids: Iterable[int], *, counted: bool) -> bool:
+    """Lock tags by ascending id; return whether all of them are there."""
+    are_there = True
+    for part in _parts(ids):
+        width = _room_for(part)
+        found = unit.rows(_locking(width, counted), **_padded("id", part, width))
+        are_there &= len(found) == len(part)
+    return are_there
+
+
+def _parts(ids: Iterable[int]) -> Iterator[list[int]]:
+    """Ascending ids in parts of at most _MANY."""
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), _MANY):
+        yield ordered[start : start + _MANY]
+
+
+def _room_for(values: Collection[Any]) -> int:
+    """How many values the statement takes that is run for so many."""
+    return next(width for width in (_FEW, MAX_TAGS, _MANY) if len(values) <= width)
+
+
+def _padded(name: str, values: list[Any], width: int) -> dict[str, Any]:
+    """Parameters for a list of a fixed length: the last value stands in for those there are not."""
+    return {f"{name}_{n}": values[min(n, len(values) - 1)] for n in range(width)}
+
+
+def _ids(width: int) -> list[Any]:
+    return [bindparam(f"id_{n}", type_=BigInteger) for n in range(width)]
+
+
+@cache
+def _named(width: int) -> Query:
+    names: list[Any] = [bindparam(f"name_{n}") for n in range(width)]
+    return Query(select(Tag.id, Tag.name).where(Tag.name.in_(names)))
+
+
+@cache
+def _linking(width: int) -> Change:
+    post_id = bindparam("post_id", type_=BigInteger)
+    rows = select(post_id, Tag.id).where(Tag.id.in_(_ids(width)))
+    return Change(insert(PostTag).from_select(["post_id", "tag_id"], rows), Act.insert)
+
+
+@cache
+def _locking(width: int, counted: bool) -> Query:
+    """Lock for a change of the count, or only against deletion.
+
+    On MariaDB by the primary key, whatever the planner prefers for a small table: rows are locked
+    in the order of the index that is read.
+    """
+    statement = select(Tag.id).where(Tag.id.in_(_ids(width))).order_by(Tag.id)
+    statement = statement.with_hint(Tag, "FORCE INDEX (PRIMARY)", "mysql")
+    return Query(statement.with_for_update(read=not counted, key_share=True))
+
+
+@cache
+def _adding(width: int) -> Change:
+    # Never below zero: processes of the version before do not count, while they still serve.
+    total = Tag.post_count + bindparam("by", type_=Integer)
+    statement = update(Tag).where(Tag.id.in_(_ids(width)))
+    return Change(statement.values(post_count=case((total < 0, 0), else_=total)), Act.change)
+
+
+# --- An author's posts, all at once --------------------------------------------------------------
+
+_WITH_AUTHOR = Query(
+    select(PostTag.tag_id, func.count())
     .join(Post, Post.id == PostTag.post_id)
-    .where(Post.status == PostStatus.published)
-    .group_by(Tag.id, Tag.name)
-    .subquery("counted")
+    .where(
+        Post.author_id == bindparam("user_id", type_=BigInteger),
+        Post.deleted_with_author,
+        Post.status == PostStatus.published,
+        PostTag.tag_id > bindparam("after", type_=BigInteger),
+    )
+    .group_by(PostTag.tag_id)
+    .order_by(PostTag.tag_id)
+    .limit(_PAGE),
+    include_deleted=True,
 )
+
+
+async def shift_with_author(session: AsyncSession, *, user_id: int, by: int) -> None:
+    """Add to the counts of tags for each published post that is in the trash with its author,
+    whom this transaction has locked: so nobody else changes those posts meanwhile."""
+    await in_session(session, partial(_shift_with_author, user_id=user_id, by=by))
+
+
+def _shift_with_author(unit: Unit, user_id: int, by: int) -> None:
+    after = 0
+    while found := unit.rows(_WITH_AUTHOR, user_id=user_id, after=after):
+        shift(unit, {tag_id: by * posts for tag_id, posts in found})
+        after = found[-1][0]
+
+
+# --- Listing -------------------------------------------------------------------------------------
 
 
 async def list_tags(pages: Pages, *, query: TagQuery) -> PageOf[dict[str, Any]]:
@@ -55,12 +184,101 @@ async def list_tags(pages: Pages, *, query: TagQuery) -> PageOf[dict[str, Any]]:
 
 @cache
 def _listing(*, is_search: bool) -> Listing[dict[str, Any]]:
-    matching = select(_COUNTED)
+    matching = select(Tag.id).where(Tag.post_count > 0)
     return Listing(
         name="tags",
-        matching=matching.where(contains(_COUNTED.c.name, "q")) if is_search else matching,
-        id=_COUNTED.c.id,
-        keys={"name": _COUNTED.c.name, "post_count": _COUNTED.c.post_count},
-        rows=lambda page: select(_COUNTED).join(page, page.c.id == _COUNTED.c.id),
+        matching=matching.where(contains(Tag.name, "q")) if is_search else matching,
+        id=Tag.id,
+        keys={"name": Tag.name, "post_count": Tag.post_count},
+        rows=lambda page: select(Tag.id, Tag.name, Tag.post_count).join(page, page.c.id == Tag.id),
         item=lambda row: {"id": row[0], "name": row[1], "post_count": row[2]},
     )
+
+
+# --- Repair --------------------------------------------------------------------------------------
+
+TAGS_BATCH = 500
+LINKS_BATCH = 50_000
+_SIZE = select(func.count()).where(PostTag.tag_id == Tag.id).correlate(Tag).scalar_subquery()
+_TRUE_COUNT = (
+    select(func.count())
+    .select_from(PostTag)
+    .join(Post, Post.id == PostTag.post_id)
+    # Said here: what hides the trash does not reach into every expression.
+    .where(PostTag.tag_id == Tag.id, Post.status == PostStatus.published, Post.deleted_at.is_(None))
+    .correlate(Tag)
+    .scalar_subquery()
+)
+
+
+async def find_miscounted(session: AsyncSession, *, after: int) -> tuple[int, list[int]]:
+    """Look at the next TAGS_BATCH tags: return the id of the last one (0 if there are none), and
+    the ids of those whose count seems wrong. Nothing is locked."""
+    looked_at = select(Tag.id, _SIZE).where(Tag.id > after).order_by(Tag.id).limit(TAGS_BATCH)
+    sizes = [(tag_id, size) for tag_id, size in await session.execute(looked_at)]
+    wrong: list[int] = []
+    for ids, size in _grouped(sizes):
+        wrong += await _miscounted(session, ids, size)
+    return (sizes[-1][0] if sizes else 0), wrong
+
+
+def _grouped(sizes: Iterable[tuple[int, int]]) -> Iterator[tuple[list[int], int]]:
+    """Tags in groups that have at most LINKS_BATCH posts together, or are one tag with more."""
+    group: list[int] = []
+    total = 0
+    for tag_id, size in sizes:
+        if group and total + size > LINKS_BATCH:
+            yield group, total
+            group, total = [], 0
+        group.append(tag_id)
+        total += size
+    if group:
+        yield group, total
+
+
+async def _miscounted(session: AsyncSession, ids: list[int], size: int) -> Sequence[int]:
+    if size > LINKS_BATCH:
+        (tag_id,) = ids
+        kept = await session.scalar(select(Tag.post_count).where(Tag.id == tag_id))
+        return [] if kept == await _true_count(session, tag_id) else ids
+    differs = select(Tag.id).where(Tag.id.in_(ids), Tag.post_count != _TRUE_COUNT)
+    return (await session.scalars(differs.order_by(Tag.id))).all()
+
+
+async def recount(session: AsyncSession, *, tag_id: int) -> int:
+    """Set the count of a tag right; return how many were wrong: 1 or 0.
+
+    Whoever changes it holds the tag until the commit: what is counted behind the lock misses no
+    post of a transaction that has counted, and has none of one that is yet to count.
+    """
+    locked = select(Tag.post_count).where(Tag.id == tag_id).with_for_update(key_share=True)
+    kept = (await session.execute(locked)).scalar_one_or_none()
+    true = await _true_count(session, tag_id)
+    if kept is None or kept == true:
+        return 0
+    mended = update(Tag).where(Tag.id == tag_id).values(post_count=true)
+    await session.execute(mended, execution_options={"synchronize_session": False})
+    return 1
+
+
+async def _true_count(session: AsyncSession, tag_id: int) -> int:
+    """Count the live, published posts of a tag, LINKS_BATCH at a time: no statement takes long."""
+    counting = (
+        select(PostTag.post_id)
+        .join(Post, Post.id == PostTag.post_id)
+        .where(PostTag.tag_id == tag_id, Post.status == PostStatus.published)
+        .where(Post.deleted_at.is_(None))
+        .order_by(PostTag.post_id)
+        .limit(LINKS_BATCH)
+    )
+    total = after = 0
+    while True:
+        part = counting.where(PostTag.post_id > after).subquery()
+        found = await session.execute(
+            select(func.count(), func.max(part.c.post_id)).select_from(part)
+        )
+        count, last = found.one()
+        total += int(count)
+        if count < LINKS_BATCH:
+            return total
+        after = last

@@ -19,7 +19,7 @@ from app.core.keys import SecretKeys
 from app.core.passwords import MAX_PASSWORD, MIN_LENGTH, Policy, weaknesses
 from app.core.permissions import ADMIN_ROLE, USER_ROLE
 from app.core.security import Passwords
-from app.crud import admins, audit, idempotency, one_time, outbox, sessions
+from app.crud import admins, audit, idempotency, one_time, outbox, sessions, tags
 from app.crud.base import (
     changed_by,
     flush_or_conflict,
@@ -187,6 +187,7 @@ async def soft_delete(session: AsyncSession, *, user: User) -> None:
         .values(deleted_at=user.deleted_at, deleted_with_author=True, updated_at=Post.updated_at)
     )
     await _shut_out(session, user)
+    await tags.shift_with_author(session, user_id=user.id, by=-1)
     audit.record(session, AuditAct.user_deleted, user)
 
 
@@ -205,6 +206,8 @@ async def restore(session: AsyncSession, *, user: User) -> User:
     if user.deleted_at is not None:
         user.restore()
         await flush_or_conflict(session, _EMAIL_CONFLICT)
+        # Before the posts: once they are live, nothing tells them from the others.
+        await tags.shift_with_author(session, user_id=user.id, by=1)
         await session.execute(
             sql_update(Post)
             .where(Post.author_id == user.id, Post.deleted_with_author)

@@ -87,7 +87,7 @@ async def fill(person: Person, number: int, *, prefix: str = "Row") -> None:
             for n in range(number)
         ]
         post_ids = list(await session.scalars(insert(Post).returning(Post.id), posts))
-        labels = [{"name": f"{prefix} {n}".lower()} for n in range(number)]
+        labels = [{"name": f"{prefix} {n}".lower(), "post_count": 1} for n in range(number)]
         tag_ids = list(await session.scalars(insert(Tag).returning(Tag.id), labels))
         links = [
             {"post_id": post_id, "tag_id": tag_id}
