@@ -27,6 +27,7 @@ from app.config import read_settings
 from app.database import connect, on_cluster
 from app.db.errors import is_transient
 from app.migration_lease import BEAT_SECONDS, LEASES, Lease
+from app.migrations import FTS_PREFIX
 from app.models import Base
 from app.models.base import UtcDateTime
 from app.sqlite import LOCK_WAIT_SECONDS
@@ -45,11 +46,16 @@ def run(connection: Connection) -> None:
         transaction_per_migration=True,
         render_as_batch=connection.dialect.name == "sqlite",
         render_item=rendered,
-        include_name=lambda name, kind, _: (kind, name) != ("table", LEASES.name),
+        include_name=lambda name, kind, _: kind != "table" or not is_apart(name),
         process_revision_directives=numbered,
     )
     with context.begin_transaction():
         context.run_migrations()
+
+
+def is_apart(table: str | None) -> bool:
+    """Whether a table is in no model: the leases, and SQLite's full-text indexes."""
+    return table == LEASES.name or (table or "").startswith(FTS_PREFIX)
 
 
 def rendered(kind: str, item: Any, autogenerate: AutogenContext) -> str | Literal[False]:

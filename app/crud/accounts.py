@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, bindparam, or_, select
+from sqlalchemy import Boolean, ColumnElement, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.exceptions import InvalidToken
@@ -16,9 +16,11 @@ from app.crud.base import (
     read_one,
     scattered_rows,
 )
-from app.crud.listings import Listing, contains, filters_of
+from app.crud.listings import Listing, filters_of, sought
 from app.crud.pages import PageOf, Pages
+from app.crud.search import Search
 from app.models.roles import Role
+from app.models.search import UserSearch
 from app.models.users import User, UserRole
 from app.reading import Query, Reader
 from app.schemas.users import (
@@ -112,19 +114,22 @@ def _with_permissions(shown: dict[str, Any], caller: Caller) -> dict[str, Any]:
 async def list_users(pages: Pages, *, query: UserQuery) -> PageOf[dict[str, Any]]:
     """Users that match the filters, with their roles."""
     given = filters_of(query)
-    return await pages.page(_listing(query.deleted, tuple(given)), query, given)
+    words = sought(query)
+    listing = _listing(query.deleted, tuple(given), is_search=bool(words))
+    return await pages.page(listing, query, given | words)
 
 
 _HAVING = select(UserRole.user_id).join(Role, Role.id == UserRole.role_id)
 _FILTERS: Mapping[str, ColumnElement[bool]] = {
     "is_active": User.is_active == bindparam("is_active", type_=Boolean),
     "role": User.id.in_(_HAVING.where(Role.name == bindparam("role"))),
-    "q": or_(contains(User.name, "q"), contains(User.email, "q")),
 }
 
 
 @lru_cache(32)
-def _listing(deleted: bool, filters: tuple[str, ...]) -> Listing[dict[str, Any]]:
+def _listing(
+    deleted: bool, filters: tuple[str, ...], *, is_search: bool
+) -> Listing[dict[str, Any]]:
     matching = select(User.id).where(*(_FILTERS[name] for name in filters))
     return Listing(
         name="users",
@@ -134,6 +139,7 @@ def _listing(deleted: bool, filters: tuple[str, ...]) -> Listing[dict[str, Any]]
         rows=lambda page: select(*_SHOWN).join(page, page.c.id == User.id),
         item=_item,
         include_deleted=deleted,
+        search=Search.of(UserSearch, User.id) if is_search else None,
     )
 
 

@@ -13,12 +13,15 @@ from sqlalchemy.orm import joinedload, selectinload
 
 from app.core.exceptions import AuthorDeleted
 from app.core.permissions import Caller, Permission
+from app.core.words import index_words
 from app.crud import guards, tags
 from app.crud.base import flush_out, gathered, joined, one_or_404, read_one, scattered
-from app.crud.listings import Listing, contains, filters_of
+from app.crud.listings import Listing, filters_of, sought
 from app.crud.pages import PageOf, Pages
+from app.crud.search import Search
 from app.models.base import INCLUDE_DELETED, utc_now
 from app.models.posts import Post, PostStatus
+from app.models.search import PostSearch
 from app.models.tags import PostTag, Tag
 from app.models.users import User
 from app.reading import Query, Reader
@@ -141,6 +144,7 @@ def create(unit: Unit, *, caller: Caller, data: PostCreate) -> dict[str, Any]:
         status=data.status,
         published_at=utc_now() if data.status is PostStatus.published else None,
     )
+    unit.insert(PostSearch, id=post["id"], words=index_words(data.title, data.content))
     for tag_id in tags.get_or_create(unit, names=data.tags):
         unit.insert(PostTag, post_id=post["id"], tag_id=tag_id)
     author = caller.user_id, caller.name
@@ -204,15 +208,15 @@ async def list_posts(
     given = filters_of(query)
     if author_id is not None:
         given["author_id"] = author_id
-    listing = _listing(View.of(caller), query.deleted, tuple(given))
-    return await pages.page(listing, query, given | _me(caller))
+    words = sought(query)
+    listing = _listing(View.of(caller), query.deleted, tuple(given), is_search=bool(words))
+    return await pages.page(listing, query, given | words | _me(caller))
 
 
 _HAVING = select(PostTag.post_id).join(Tag, Tag.id == PostTag.tag_id)
 _FILTERS: Mapping[str, ColumnElement[bool]] = {
     "status": Post.status == bindparam("status"),
     "tag": Post.id.in_(_HAVING.where(Tag.name == bindparam("tag"))),
-    "q": or_(contains(Post.title, "q"), contains(Post.content, "q")),
     "created_from": Post.created_at >= bindparam("created_from"),
     "created_to": Post.created_at < bindparam("created_to"),
     "author_id": Post.author_id == bindparam("author_id"),
@@ -221,7 +225,9 @@ _FILTERS: Mapping[str, ColumnElement[bool]] = {
 
 # A compiled statement is some 30 KiB, and there is one for each sort that is asked for.
 @lru_cache(64)
-def _listing(view: View, deleted: bool, filters: tuple[str, ...]) -> Listing[dict[str, Any]]:
+def _listing(
+    view: View, deleted: bool, filters: tuple[str, ...], *, is_search: bool
+) -> Listing[dict[str, Any]]:
     matching = select(Post.id).where(*(_FILTERS[name] for name in filters))
     seen = in_trash(view) if deleted else visible(view)
     return Listing(
@@ -232,7 +238,7 @@ def _listing(view: View, deleted: bool, filters: tuple[str, ...]) -> Listing[dic
             matching.where(visible(View.public)),
             matching.where(Post.status != PostStatus.published, Post.author_id == _ME),
         )
-        if view is View.own and not deleted
+        if view is View.own and not deleted and not is_search
         else (),
         id=Post.id,
         keys={
@@ -246,4 +252,5 @@ def _listing(view: View, deleted: bool, filters: tuple[str, ...]) -> Listing[dic
         ),
         item=_item,
         include_deleted=deleted,
+        search=Search.of(PostSearch, Post.id) if is_search else None,
     )

@@ -7,9 +7,12 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, select
 
-from app.crud.listings import Listing, contains, filters_of
+from app.core.words import index_words
+from app.crud.listings import Listing, sought
 from app.crud.pages import PageOf, Pages
+from app.crud.search import Search
 from app.models.posts import Post, PostStatus
+from app.models.search import TagSearch
 from app.models.tags import MAX_TAGS, PostTag, Tag
 from app.reading import Query
 from app.schemas.tags import TagQuery
@@ -34,6 +37,9 @@ def get_or_create(unit: Unit, *, names: list[str]) -> list[int]:
         for name in missing:
             unit.insert_if_missing(Tag, name=name)
         found = unit.rows(_NAMED, **wanted)
+        for id_, name in found:
+            if name in missing:
+                unit.insert_if_missing(TagSearch, id=id_, words=index_words(name))
     return [id_ for id_, _ in found]
 
 
@@ -49,18 +55,18 @@ _COUNTED = (
 
 async def list_tags(pages: Pages, *, query: TagQuery) -> PageOf[dict[str, Any]]:
     """Tags of published posts. A tag that only drafts have is as invisible as they are."""
-    given = filters_of(query)
-    return await pages.page(_listing(is_search="q" in given), query, given)
+    words = sought(query)
+    return await pages.page(_listing(is_search=bool(words)), query, words)
 
 
 @cache
 def _listing(*, is_search: bool) -> Listing[dict[str, Any]]:
-    matching = select(_COUNTED)
     return Listing(
         name="tags",
-        matching=matching.where(contains(_COUNTED.c.name, "q")) if is_search else matching,
+        matching=select(_COUNTED),
         id=_COUNTED.c.id,
         keys={"name": _COUNTED.c.name, "post_count": _COUNTED.c.post_count},
         rows=lambda page: select(_COUNTED).join(page, page.c.id == _COUNTED.c.id),
         item=lambda row: {"id": row[0], "name": row[1], "post_count": row[2]},
+        search=Search.of(TagSearch, _COUNTED.c.id) if is_search else None,
     )

@@ -34,11 +34,12 @@ class PageQuery(BaseModel):
 
 
 class Page(Output, Generic[T]):
-    """One page of a listing. With a cursor nothing is counted: `total`, `page` and
-    `total_pages` are null and `has_prev` is true."""
+    """One page of a listing. With a cursor nothing is counted: `total`, `total_is_exact`, `page`
+    and `total_pages` are null and `has_prev` is true."""
 
     items: list[T]
-    total: int | None
+    total: int | None = Field(description="How many there are; it may lag by up to a minute.")
+    total_is_exact: bool | None = Field(description="False where there may be more than `total`.")
     page: int | None
     page_size: int
     total_pages: int | None
