@@ -8,6 +8,7 @@ bulk, or past the ORM, its writer puts here, or `crud/search.py` finds it missin
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, cast
 
 from sqlalchemy import Connection, Index, Text, event, insert, inspect, update
@@ -27,6 +28,24 @@ _WORDS = (
     .with_variant(mysql.MEDIUMTEXT(charset="ascii", collation="ascii_bin"), "mysql", "mariadb")
     .with_variant(TSVECTOR(), "postgresql")
 )
+
+
+# SQLite's index of one of these tables, and what keeps it, as the migrations make them. A backup
+# has none of it: it is made anew from the table when one is restored.
+FTS = (
+    "CREATE VIRTUAL TABLE fts_{searched} USING fts5(words, content='{table}',"
+    " content_rowid='id', tokenize='ascii', detail='none', columnsize=0, prefix='4')",
+    "CREATE TRIGGER fts_{searched}_made AFTER INSERT ON {table} BEGIN"
+    " INSERT INTO fts_{searched} (rowid, words) VALUES (new.id, new.words); END",
+    "CREATE TRIGGER fts_{searched}_gone AFTER DELETE ON {table} BEGIN"
+    " INSERT INTO fts_{searched} (fts_{searched}, rowid, words)"
+    " VALUES ('delete', old.id, old.words); END",
+    "CREATE TRIGGER fts_{searched}_changed AFTER UPDATE ON {table} BEGIN"
+    " INSERT INTO fts_{searched} (fts_{searched}, rowid, words)"
+    " VALUES ('delete', old.id, old.words);"
+    " INSERT INTO fts_{searched} (rowid, words) VALUES (new.id, new.words); END",
+)
+_REBUILD = "INSERT INTO fts_{searched} (fts_{searched}) VALUES ('rebuild')"
 
 
 class SearchRow(Base):
@@ -79,6 +98,16 @@ SEARCHED: dict[type[SearchRow], tuple[type[Any], tuple[str, ...]]] = {
     UserSearch: (User, ("name", "email")),
     TagSearch: (Tag, ("name",)),
 }
+
+
+def fts_statements(tables: Collection[str]) -> list[str]:
+    """Return what makes and fills SQLite's indexes of those tables of words that are there."""
+    names = [
+        {"table": model.__tablename__, "searched": searched.__tablename__}
+        for model, (searched, _) in SEARCHED.items()
+        if model.__tablename__ in tables
+    ]
+    return [each.format(**named) for named in names for each in (*FTS, _REBUILD)]
 
 
 def _keep(table: Any, model: type[Any], columns: tuple[str, ...]) -> None:
