@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations.ops import MigrationScript
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Index, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from alembic import context
@@ -47,6 +47,7 @@ def run(connection: Connection) -> None:
         render_as_batch=connection.dialect.name == "sqlite",
         render_item=rendered,
         include_name=lambda name, kind, _: kind != "table" or not is_apart(name),
+        include_object=lambda item, _, kind, *__: kind != "index" or is_made(item, connection),
         process_revision_directives=numbered,
     )
     with context.begin_transaction():
@@ -56,6 +57,11 @@ def run(connection: Connection) -> None:
 def is_apart(table: str | None) -> bool:
     """Whether a table is in no model: the leases, and SQLite's full-text indexes."""
     return table == LEASES.name or (table or "").startswith(FTS_PREFIX)
+
+
+def is_made(index: Index, connection: Connection) -> bool:
+    """Whether an index is one of this kind of database: full-text indexes are not SQLite's."""
+    return connection.dialect.name != "sqlite" or not index.dialect_kwargs.get("mysql_prefix")
 
 
 def rendered(kind: str, item: Any, autogenerate: AutogenContext) -> str | Literal[False]:

@@ -98,7 +98,7 @@ class Listing(Generic[T]):
         key, descending = self.keys[sort.removeprefix("-")], sort.startswith("-")
         ids = self._ids(key.label("sort_key"))
         if self.search is not None:
-            ids = _among_found(self.search, ids, self.id)
+            ids = self._among_found(self.search, key.label("sort_key"))
             key = Unindexed(key)
         ids = ids.where(_behind(key, self.id, descending)) if after else ids.offset(_OFFSET)
         return self._shown(ids.order_by(*_ordered(key, self.id, descending)), descending)
@@ -122,7 +122,7 @@ class Listing(Generic[T]):
 
     def _bounded_counting(self) -> AnySelect:
         assert self.search is not None
-        ids = _among_found(self.search, self._ids(), self.id)
+        ids = self._among_found(self.search)
         return select(func.count()).select_from(
             ids.limit(bindparam("bound", type_=Integer)).subquery("counted")
         )
@@ -130,6 +130,14 @@ class Listing(Generic[T]):
     def _walked_counting(self) -> AnySelect:
         walked = self._tested().limit(_WALKED).subquery("walked")
         return select(func.count(case((walked.c.is_found, 1))), func.count()).select_from(walked)
+
+    def _among_found(self, search: Search, *columns: Any) -> AnySelect:
+        """What the index finds is read first: from what the optimisers know of words they would
+        now and then rather look at every row of the listing, and then at the index."""
+        found = search.found.cte("found").prefix_with("MATERIALIZED", dialect="postgresql")
+        # In front of what the columns come from: MariaDB goes by the order.
+        ids = self.matching.with_only_columns(self.id.label("id"), *columns).select_from(found)
+        return ids.where(found.c.id == self.id).prefix_with("STRAIGHT_JOIN", dialect="mysql")
 
     def _tested(self, *columns: Any) -> AnySelect:
         assert self.search is not None
@@ -143,14 +151,6 @@ class Listing(Generic[T]):
 
 _OFFSET: ColumnElement[Any] = bindparam("offset", type_=BigInteger)
 _WALKED: ColumnElement[Any] = bindparam("walked", type_=Integer)
-
-
-def _among_found(search: Search, ids: AnySelect, row_id: Column) -> AnySelect:
-    """What the index finds is read first, and made a table of: from what the optimisers know of
-    words they would now and then rather look at every row for each that was found."""
-    found = search.found.cte("found").prefix_with("MATERIALIZED", dialect="postgresql")
-    among = ids.select_from(found).where(found.c.id == row_id)
-    return among.prefix_with("STRAIGHT_JOIN", dialect="mysql")
 
 
 def _counting(matching: AnySelect) -> AnySelect:
