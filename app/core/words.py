@@ -16,7 +16,7 @@ import unicodedata
 
 MIN_LETTERS = 3
 # MariaDB leaves out longer ones unless it is told otherwise (innodb_ft_max_token_size, 84).
-_MAX_LENGTH = 80
+MAX_LENGTH = 80
 # In front of each: no word is on a list of stop words, and none too short.
 _MARK = "w"
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
@@ -41,12 +41,12 @@ def _written(text: str) -> list[str]:
     if text.isascii():
         words = _ASCII_WORD.findall(text.lower())
         return [
-            (_MARK + word.replace(_ESCAPE, _ESCAPE * 2))[:_MAX_LENGTH]
+            (_MARK + word.replace(_ESCAPE, _ESCAPE * 2))[:MAX_LENGTH]
             for word in words
             if len(word) >= MIN_LETTERS
         ]
     return [
-        (_MARK + "".join(map(_letter, word)))[:_MAX_LENGTH]
+        (_MARK + "".join(map(_letter, word)))[:MAX_LENGTH]
         for word in _words(text)
         if len(word) >= MIN_LETTERS
     ]

@@ -16,6 +16,14 @@ MAX_SEARCH = 200
 Search = Annotated[str, StringConstraints(max_length=MAX_SEARCH), Storable]
 
 
+def words_of(what: str) -> str:
+    """Describe the parameter `q` of a listing that searches the words of something."""
+    return (
+        f"Beginnings of words of the {what}, all of which have to be there. Case and accents make no"
+        " difference, words of fewer than three letters or digits none either."
+    )
+
+
 class PageQuery(BaseModel):
     """Query parameters of every listing; a resource adds its filters and its sorts."""
 
