@@ -19,8 +19,8 @@ Search = Annotated[str, StringConstraints(max_length=MAX_SEARCH), Storable]
 def words_of(what: str) -> str:
     """Describe the parameter `q` of a listing that searches the words of something."""
     return (
-        f"Beginnings of words of the {what}, all of which have to be there. Case and accents make no"
-        " difference, words of fewer than three letters or digits none either."
+        f"Beginnings of words of the {what}, all of which have to be there. Case and accents make"
+        " no difference, words of fewer than three letters or digits none either."
     )
 
 
