@@ -1,6 +1,6 @@
 """The words of posts, users and tags, and the full-text indexes over them.
 
-Revision: 0005, after 0004
+Revision: 0007, after 0006
 
 Tables and indexes alone: `scripts/migrate` fills them afterwards, in batches, while servers run.
 Can be run again after it was cut off in the middle.
@@ -14,8 +14,8 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
