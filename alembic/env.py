@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations.ops import MigrationScript
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Index, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from alembic import context
@@ -27,6 +27,7 @@ from app.config import read_settings
 from app.database import connect, on_cluster
 from app.db.errors import is_transient
 from app.migration_lease import BEAT_SECONDS, LEASES, Lease
+from app.migrations import FTS_PREFIX
 from app.models import Base
 from app.models.base import UtcDateTime
 from app.sqlite import LOCK_WAIT_SECONDS
@@ -45,11 +46,22 @@ def run(connection: Connection) -> None:
         transaction_per_migration=True,
         render_as_batch=connection.dialect.name == "sqlite",
         render_item=rendered,
-        include_name=lambda name, kind, _: (kind, name) != ("table", LEASES.name),
+        include_name=lambda name, kind, _: kind != "table" or not is_apart(name),
+        include_object=lambda item, _, kind, *__: kind != "index" or is_made(item, connection),
         process_revision_directives=numbered,
     )
     with context.begin_transaction():
         context.run_migrations()
+
+
+def is_apart(table: str | None) -> bool:
+    """Whether a table is in no model: the leases, and SQLite's full-text indexes."""
+    return table == LEASES.name or (table or "").startswith(FTS_PREFIX)
+
+
+def is_made(index: Index, connection: Connection) -> bool:
+    """Whether an index is one of this kind of database: full-text indexes are not SQLite's."""
+    return connection.dialect.name != "sqlite" or not index.dialect_kwargs.get("mysql_prefix")
 
 
 def rendered(kind: str, item: Any, autogenerate: AutogenContext) -> str | Literal[False]:

@@ -30,7 +30,7 @@ from app.core.exceptions import EmailTaken, Invalid
 from app.core.i18n import text
 from app.core.passwords import is_published
 from app.core.security import Passwords
-from app.crud import admins, one_time, sessions, users
+from app.crud import admins, one_time, search_index, sessions, users
 from app.database import Database
 from app.main import create_app
 from app.schemas.users import normal_email, normal_name
@@ -88,6 +88,8 @@ def migrate() -> None:
         typer.echo(f"Nothing to do: a newer version migrated to {revision.found}.", err=True)
         return
     command.upgrade(migrations.config(), "head")
+    if indexed := on_database(search_index.fill):
+        typer.echo(f"Words of {indexed} rows indexed.", err=True)
 
 
 @cli.command()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 ROOT = Path(__file__).parent.parent
+# SQLite's full-text indexes, and the tables that they keep: made from others, in no backup.
+FTS_PREFIX = "fts_"
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def columns_at(revision: str) -> dict[str, frozenset[str]]:
         columns = {
             table: frozenset(column["name"] for column in found.get_columns(table))
             for table in found.get_table_names()
+            if not table.startswith(FTS_PREFIX)
         }
     engine.dispose()
     return columns

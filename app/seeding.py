@@ -13,7 +13,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.permissions import USER_ROLE
-from app.crud import tags
+from app.crud import search_index, tags
 from app.database import Database
 from app.models.base import utc_now
 from app.models.posts import Post, PostStatus
@@ -65,6 +65,7 @@ async def seed(
     for size in _batches(posts):
         await database.run(partial(_add_posts, size=size, chance=chance))
         progress(size)
+    await search_index.fill(database)
 
 
 def _batches(total: int) -> list[int]:

@@ -17,9 +17,11 @@ from sqlalchemy import Connection, Engine, insert, select, text
 from app.core.keys import SecretKeys
 from app.core.permissions import ADMIN_ROLE, USER_ROLE, Permission
 from app.core.security import AccessTokens, Passwords
+from app.core.words import index_words
 from app.models.base import Base
 from app.models.posts import Post, PostStatus
 from app.models.roles import Role, RolePermission
+from app.models.search import PostSearch, UserSearch
 from app.models.sessions import LoginSession
 from app.models.tags import PostTag, Tag
 from app.models.users import User, UserRole, email_key
@@ -131,6 +133,8 @@ def fill(engine: Engine, data: DataSet) -> None:
         _add(connection, Tag, range(1, _TAGS + 1), lambda number: [_tag(number, used[number])])
         _add(connection, Post, posts, lambda number: [_post(data, number)])
         _add(connection, PostTag, posts, lambda number: _labels(data, number))
+        _add(connection, UserSearch, ids, lambda number: [_words_of_user(data, number)])
+        _add(connection, PostSearch, posts, lambda number: [_words_of_post(data, number)])
     _settle(engine)
 
 
@@ -200,6 +204,14 @@ def _post(data: DataSet, number: int) -> dict[str, Any]:
 
 def _tag(number: int, post_count: int) -> dict[str, Any]:
     return {"id": number, "name": tag_name(number), "post_count": post_count}
+
+
+def _words_of_user(data: DataSet, number: int) -> dict[str, Any]:
+    return {"id": number, "words": index_words(data.name(number), data.email(number))}
+
+
+def _words_of_post(data: DataSet, number: int) -> dict[str, Any]:
+    return {"id": number, "words": index_words(data.title(number), data.content(number))}
 
 
 def _labels(data: DataSet, number: int) -> list[dict[str, Any]]:

@@ -60,6 +60,7 @@ async def test_every_listing_answers_the_same_envelope(client: Client) -> None:
         assert set(found) == {
             "items",
             "total",
+            "total_is_exact",
             "page",
             "page_size",
             "total_pages",
@@ -82,6 +83,7 @@ async def test_an_empty_listing_is_a_page_too(client: Client) -> None:
     assert response.json() == {
         "items": [],
         "total": 0,
+        "total_is_exact": True,
         "page": 1,
         "page_size": 20,
         "total_pages": 0,

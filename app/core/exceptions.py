@@ -223,7 +223,8 @@ class Unavailable(AppError):
 
 
 class Overloaded(Unavailable):
-    """More passwords are to be hashed than the processors can in time; nothing was tried."""
+    """More of what is expensive (hashing passwords, searches) is asked for than can be done in
+    time; nothing was tried."""
 
 
 class NotReady(Unavailable):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, Select, bindparam, or_, select
+from sqlalchemy import Boolean, ColumnElement, Select, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.exceptions import InvalidToken
@@ -17,9 +17,11 @@ from app.crud.base import (
     scattered_rows,
 )
 from app.crud.holders import Held, Holders
-from app.crud.listings import Listing, contains, filters_of
+from app.crud.listings import Listing, filters_of, sought
 from app.crud.pages import PageOf, Pages
+from app.crud.search import Search
 from app.models.roles import Role
+from app.models.search import UserSearch
 from app.models.users import User, UserRole
 from app.reading import Query, Reader
 from app.schemas.users import (
@@ -116,7 +118,9 @@ async def list_users(pages: Pages, *, query: UserQuery) -> PageOf[dict[str, Any]
     held = Held.few
     if "role" in given:
         held = await _HAVING_ROLE.held(pages.reader, query, given)
-    return await pages.page(_listing(query.deleted, tuple(given), held), query, given)
+    words = sought(query)
+    listing = _listing(query.deleted, tuple(given), held, is_search=bool(words))
+    return await pages.page(listing, query, given | words)
 
 
 # By the column that is unique, of live roles.
@@ -124,7 +128,6 @@ _THE_ROLE = select(Role.id).where(Role.live_name == bindparam("role")).scalar_su
 _HAVING_ROLE = Holders(User, select(UserRole.user_id).where(UserRole.role_id == _THE_ROLE))
 _FILTERS: Mapping[str, ColumnElement[bool]] = {
     "is_active": User.is_active == bindparam("is_active", type_=Boolean),
-    "q": or_(contains(User.name, "q"), contains(User.email, "q")),
 }
 
 
@@ -137,7 +140,9 @@ def _matching(deleted: bool, filters: tuple[str, ...], held: Held) -> Select[Any
 
 
 @lru_cache(32)
-def _listing(deleted: bool, filters: tuple[str, ...], held: Held) -> Listing[dict[str, Any]]:
+def _listing(
+    deleted: bool, filters: tuple[str, ...], held: Held, *, is_search: bool
+) -> Listing[dict[str, Any]]:
     return Listing(
         name="users",
         matching=_matching(deleted, filters, held),
@@ -147,6 +152,7 @@ def _listing(deleted: bool, filters: tuple[str, ...], held: Held) -> Listing[dic
         rows=lambda page: select(*_SHOWN).join(page, page.c.id == User.id),
         item=_item,
         include_deleted=deleted,
+        search=Search.of(UserSearch, User.id) if is_search else None,
     )
 
 

@@ -12,16 +12,19 @@ from sqlalchemy import (
     ColumnElement,
     Integer,
     Select,
-    String,
     Subquery,
     and_,
     bindparam,
+    case,
     func,
     or_,
+    select,
 )
 from sqlalchemy.orm import Mapped
 from sqlalchemy.types import TypeEngine
 
+from app.core.words import search_words
+from app.crud.search import Search, Unindexed, search_parameters
 from app.models.base import UtcDateTime
 from app.reading import Query
 from app.schemas.pages import PageQuery
@@ -39,7 +42,8 @@ class Listing(Generic[T]):
     `counted` the same in parts that do not overlap, if it is cheaper to count them apart; `id`
     breaks ties; `keys` maps each sort to the never-null column it orders by; `rows` selects
     what a page shows, given the page's ids as a subquery to join; `item` makes an item of what
-    `rows` selects. `name` keeps the cursors of one listing out of another.
+    `rows` selects. `name` keeps the cursors of one listing out of another. With a `search`, only
+    rows of `matching` that it finds are listed; there are two ways to page and to count them.
     """
 
     name: str
@@ -50,6 +54,7 @@ class Listing(Generic[T]):
     item: Callable[[tuple[Any, ...]], T]
     include_deleted: bool = False
     counted: Sequence[AnySelect] = ()
+    search: Search | None = None
     _queries: dict[Hashable, Query] = field(default_factory=dict)
     _moments: set[str] = field(default_factory=set)
 
@@ -67,6 +72,19 @@ class Listing(Generic[T]):
         the position `last_key`, `last_id` or behind the first `offset`."""
         return self._made((sort, after), lambda: self._paging(sort, after))
 
+    def walked_page(self, sort: str, *, after: bool) -> Query:
+        """The same of a search, found among the first `walked` rows in the order of the sort."""
+        return self._made((sort, after, "walked"), lambda: self._walking(sort, after))
+
+    def bounded_count(self) -> Query:
+        """How many rows a search finds, up to `bound`."""
+        return self._made("bounded", self._bounded_counting)
+
+    def walked_count(self) -> Query:
+        """How many rows a search finds among the first `walked` in any order, and how many rows
+        were looked at."""
+        return self._made("walked", self._walked_counting)
+
     def is_moment(self, sort: str) -> bool:
         """Whether a sort is by a moment, which is text outside the database."""
         return sort.removeprefix("-") in self._moments
@@ -78,17 +96,61 @@ class Listing(Generic[T]):
 
     def _paging(self, sort: str, after: bool) -> AnySelect:
         key, descending = self.keys[sort.removeprefix("-")], sort.startswith("-")
-        ids = self.matching.with_only_columns(
-            self.id.label("id"), key.label("sort_key"), maintain_column_froms=True
-        )
+        ids = self._ids(key.label("sort_key"))
+        if self.search is not None:
+            ids = self._among_found(self.search, key.label("sort_key"))
+            key = Unindexed(key)
+        ids = ids.where(_behind(key, self.id, descending)) if after else ids.offset(_OFFSET)
+        return self._shown(ids.order_by(*_ordered(key, self.id, descending)), descending)
+
+    def _walking(self, sort: str, after: bool) -> AnySelect:
+        key, descending = self.keys[sort.removeprefix("-")], sort.startswith("-")
+        ids = self._tested(key.label("sort_key"))
         if after:
             ids = ids.where(_behind(key, self.id, descending))
-        else:
-            ids = ids.offset(bindparam("offset", type_=BigInteger))
-        ids = ids.order_by(*_ordered(key, self.id, descending))
+        walked = ids.order_by(*_ordered(key, self.id, descending)).limit(_WALKED).subquery("walked")
+        ids = select(walked.c.id, walked.c.sort_key).where(walked.c.is_found)
+        if not after:
+            ids = ids.offset(_OFFSET)
+        ids = ids.order_by(*_ordered(walked.c.sort_key, walked.c.id, descending))
+        return self._shown(ids, descending)
+
+    def _shown(self, ids: AnySelect, descending: bool) -> AnySelect:
         page = ids.limit(bindparam("limit", type_=Integer)).subquery("page")
         rows = self.rows(page).add_columns(page.c.sort_key, page.c.id)
         return rows.order_by(*_ordered(page.c.sort_key, page.c.id, descending))
+
+    def _bounded_counting(self) -> AnySelect:
+        assert self.search is not None
+        ids = self._among_found(self.search)
+        return select(func.count()).select_from(
+            ids.limit(bindparam("bound", type_=Integer)).subquery("counted")
+        )
+
+    def _walked_counting(self) -> AnySelect:
+        walked = self._tested().limit(_WALKED).subquery("walked")
+        return select(func.count(case((walked.c.is_found, 1))), func.count()).select_from(walked)
+
+    def _among_found(self, search: Search, *columns: Any) -> AnySelect:
+        """What the index finds is read first: from what the optimisers know of words they would
+        now and then rather look at every row of the listing, and then at the index."""
+        found = search.found.cte("found").prefix_with("MATERIALIZED", dialect="postgresql")
+        # In front of what the columns come from: MariaDB goes by the order.
+        ids = self.matching.with_only_columns(self.id.label("id"), *columns).select_from(found)
+        return ids.where(found.c.id == self.id).prefix_with("STRAIGHT_JOIN", dialect="mysql")
+
+    def _tested(self, *columns: Any) -> AnySelect:
+        assert self.search is not None
+        return self._ids(*columns, self.search.test.label("is_found"))
+
+    def _ids(self, *columns: Any) -> AnySelect:
+        return self.matching.with_only_columns(
+            self.id.label("id"), *columns, maintain_column_froms=True
+        )
+
+
+_OFFSET: ColumnElement[Any] = bindparam("offset", type_=BigInteger)
+_WALKED: ColumnElement[Any] = bindparam("walked", type_=Integer)
 
 
 def _counting(matching: AnySelect) -> AnySelect:
@@ -115,21 +177,14 @@ def _behind(key: Column, row_id: Column, descending: bool) -> ColumnElement[bool
 
 
 def filters_of(query: PageQuery) -> dict[str, Any]:
-    """The filters a query sets, by name, as the parameters of the statement that uses them."""
+    """The filters a query sets, by name, as the parameters of the statement that uses them; but
+    for `q`: `sought` has those."""
     given = {name: value for name in query.filters if (value := getattr(query, name)) is not None}
-    if given.get("q"):
-        given["q"] = _pattern(given["q"])
-    else:
-        given.pop("q", None)
+    given.pop("q", None)
     return given
 
 
-def contains(column: Column, parameter: str) -> ColumnElement[bool]:
-    """Whether a column holds the text of a search, without case."""
-    return column.ilike(bindparam(parameter, type_=String), escape="/")
-
-
-def _pattern(search: str) -> str:
-    for special in "/%_":
-        search = search.replace(special, f"/{special}")
-    return f"%{search}%"
+def sought(query: Any) -> dict[str, Any]:
+    """The parameters of what a query searches for; none where no word of it narrows anything."""
+    words = search_words(query.q) if query.q else ()
+    return search_parameters(words) if words else {}

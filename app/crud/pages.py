@@ -7,6 +7,7 @@ a page begins) is remembered while nothing has changed, so that page 450 costs w
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from base64 import b64decode, urlsafe_b64encode
@@ -23,6 +24,7 @@ from pydantic_core import from_json, to_json
 from app.core.exceptions import InvalidCursor
 from app.core.keys import SecretKeys
 from app.crud.listings import Listing
+from app.crud.shares import Share
 from app.reading import Query, Reader, Values
 from app.schemas.pages import PageQuery
 
@@ -35,6 +37,33 @@ _PADDED_TO = 64
 # What other processes write is seen in the total, and in where later pages begin, after this
 # long; on the first page, behind a cursor and in what a row holds, at once.
 REMEMBER_SECONDS = 1.0
+# A count that takes longer than this is remembered while others write, and for so long that
+# counting takes at most this share of the time.
+_DEAR_SECONDS = 0.02
+_COUNTING_SHARE = 0.05
+MAX_REMEMBER_SECONDS = 60.0
+# What a search finds is counted up to here; of common words, among so many rows.
+MAX_COUNTED = 10_000
+_WALKED_COUNTING = 2 * MAX_COUNTED
+# So many rows are looked at before the index is asked: at least, for each that is wanted, at most.
+_WALKED, _WALKED_EACH, _MAX_WALKED = 1_000, 4, 40_000
+
+
+@dataclass(frozen=True)
+class Total:
+    """How many rows a listing has: as many as `rows`, or at least, if it is not exact."""
+
+    rows: int
+    is_exact: bool = True
+
+    def beside(self, skipped: int, found: int, *, is_last: bool) -> Total:
+        """Return the total that goes with a page on which so many rows were found, one more than
+        are shown unless it `is_last`: what was counted may be older."""
+        if not is_last:
+            return self if self.rows >= skipped + found else Total(skipped + found, False)
+        if found or not skipped:
+            return Total(skipped + found)
+        return self if self.rows <= skipped else Total(skipped, self.is_exact)
 
 
 @dataclass(frozen=True)
@@ -43,6 +72,7 @@ class PageOf(Generic[T]):
 
     items: list[T]
     total: int | None
+    total_is_exact: bool | None
     page: int | None
     page_size: int
     total_pages: int | None
@@ -60,17 +90,21 @@ def page_of(
     query: PageQuery,
     found: Sequence[R],
     *,
-    total: int | None,
+    total: Total | None,
     item: Callable[[R], T],
     position: Callable[[R], str],
 ) -> PageOf[T]:
-    """The envelope around what was found: by cursor (no `total`) with one more than is shown."""
+    """The envelope around what was found, with one more than is shown; by cursor without a
+    total. A total that is older than what was found is set right."""
     shown = found[: query.page_size]
-    pages = None if total is None else -(-total // query.page_size)
-    has_next = len(found) > len(shown) if pages is None else query.page < pages
+    has_next = len(found) > len(shown)
+    if total is not None:
+        total = total.beside((query.page - 1) * query.page_size, len(found), is_last=not has_next)
+    pages = None if total is None else -(-total.rows // query.page_size)
     return PageOf(
         items=[item(row) for row in shown],
-        total=total,
+        total=None if total is None else total.rows,
+        total_is_exact=None if total is None else total.is_exact,
         page=None if pages is None else query.page,
         page_size=query.page_size,
         total_pages=pages,
@@ -131,11 +165,24 @@ def _as_text(raw: bytes) -> str:
 
 @dataclass(slots=True)
 class _Remembered(Generic[R]):
-    """Something found out, good while the version stays, for a while."""
+    """Something found out, good while the version stays, for a while; after a statement that
+    took long, for longer, whatever the version."""
 
     version: int
     until: float
     found: R
+    is_dear: bool = False
+
+    def holds(self, version: int) -> bool:
+        return time.monotonic() < self.until and (self.is_dear or self.version == version)
+
+
+@dataclass(slots=True)
+class _Counting:
+    """A count under way, and how many wait for it."""
+
+    task: asyncio.Task[tuple[int, ...]]
+    waiting: int = 0
 
 
 Starts = dict[tuple[int, int], tuple[Any, int]]
@@ -144,87 +191,130 @@ Starts = dict[tuple[int, int], tuple[Any, int]]
 class Pages:
     """Finds pages of listings.
 
-    Remembers for REMEMBER_SECONDS, unless this process writes meanwhile, how many rows a count
-    has found and, by page size and number, the positions behind which pages begin.
+    Remembers how many rows a count has found, for REMEMBER_SECONDS unless this process writes
+    meanwhile, or for so long that counting takes no more than a twentieth of the time; and by page
+    size and number the positions behind which pages begin. Who asks what is being counted waits
+    for that.
     """
 
     def __init__(self, reader: Reader, cursors: Cursors) -> None:
         self.reader = reader
         self.cursors = cursors
-        self._totals: dict[Hashable, _Remembered[int]] = {}
+        self.searches = Share()
+        self._totals: dict[Hashable, _Remembered[tuple[int, ...]]] = {}
+        self._counting: dict[Hashable, _Counting] = {}
         self._starts: dict[Hashable, _Remembered[Starts]] = {}
 
     async def page(self, listing: Listing[T], query: PageQuery, given: dict[str, Any]) -> PageOf[T]:
-        """The page a query asks for, with `given` as the values of the listing's filters."""
-        if query.cursor is None:
-            return await self._by_number(listing, query, given)
-        sort, key, row_id = self.cursors.load(listing.name, listing.keys, query)
-        found = await self._behind(
-            listing, sort, (key, row_id), given | {"limit": query.page_size + 1}
-        )
-        return self._enveloped(listing, query, sort, found, None)
+        """The page a query asks for, with `given` as the values of the listing's filters.
 
-    async def _by_number(
+        Raises Overloaded for a search while as many are under way as there may be.
+        """
+        if listing.search is None:
+            return await self._page(listing, query, given)
+        with self.searches.taken():
+            return await self._page(listing, query, given)
+
+    async def _page(
         self, listing: Listing[T], query: PageQuery, given: dict[str, Any]
     ) -> PageOf[T]:
+        limited = given | {"limit": query.page_size + 1}
+        if query.cursor is not None:
+            sort, key, row_id = self.cursors.load(listing.name, listing.keys, query)
+            found, _ = await self._rows(listing, sort, limited, start=(key, row_id))
+            return self._enveloped(listing, query, sort, found, None)
         number, size, sort = query.page, query.page_size, query.sort
-        skipped = (number - 1) * size
-        by_offset = given | {"limit": size, "offset": skipped}
         starts = self._starts_of(listing, sort, given)
+        limited["offset"] = (number - 1) * size
         start = starts.get((size, number))
-        total = await self._total(listing, given)
-        if start is not None:
-            found = await self._behind(listing, sort, start, given | {"limit": size})
-        else:
-            found = await self.reader.rows(listing.page(sort, after=False), by_offset)
-        if len(found) != max(0, min(size, total - skipped)):
-            # Another process has written: what is on the page never contradicts the total.
-            starts.clear()
-            total = await self._total(listing, given, anew=True)
-            found = await self.reader.rows(listing.page(sort, after=False), by_offset)
-        _learn(starts, found, size, number, descending=sort.startswith("-"))
+        found, is_common = await self._rows(listing, sort, limited, start=start)
+        _learn(starts, found[:size], size, number, descending=sort.startswith("-"))
+        total = await self._total(listing, given, is_common=is_common)
         return self._enveloped(listing, query, sort, found, total)
 
-    async def _behind(
+    async def _rows(
         self,
         listing: Listing[T],
         sort: str,
-        position: tuple[Any, int],
         given: dict[str, Any],
-    ) -> Values:
-        key, row_id = position
-        if listing.is_moment(sort):
-            key = datetime.fromisoformat(key)
-        behind = {"last_key": key, "last_id": row_id}
-        return await self.reader.rows(listing.page(sort, after=True), given | behind)
+        *,
+        start: tuple[Any, int] | None,
+    ) -> tuple[Values, bool]:
+        """The rows behind a position, or behind an offset; and of a search, whether what it finds
+        is so common that they were among the next rows of the listing."""
+        after = start is not None
+        if start is not None:
+            key, row_id = start
+            if listing.is_moment(sort):
+                key = datetime.fromisoformat(key)
+            given = given | {"last_key": key, "last_id": row_id}
+        if listing.search is not None:
+            skipped = 0 if after else given["offset"]
+            walked = min(max(_WALKED, _WALKED_EACH * (skipped + given["limit"])), _MAX_WALKED)
+            query = listing.walked_page(sort, after=after)
+            found = await self.reader.rows(query, given | {"walked": walked})
+            if len(found) == given["limit"]:
+                return found, True
+        return await self.reader.rows(listing.page(sort, after=after), given), False
 
     def _starts_of(self, listing: Listing[T], sort: str, given: dict[str, Any]) -> Starts:
         query = listing.page(sort, after=False)
-        name, version, now = (query, *given.items()), self.reader.version(query), time.monotonic()
+        name, version = (query, *given.items()), self.reader.version(query)
         known = self._starts.get(name)
-        if known is None or known.version != version or now >= known.until:
-            known = _Remembered(version, now + REMEMBER_SECONDS, Starts())
+        if known is None or not known.holds(version):
+            known = _Remembered(version, time.monotonic() + REMEMBER_SECONDS, Starts())
             _keep(self._starts, name, known)
         return known.found
 
-    async def _total(
-        self, listing: Listing[T], given: dict[str, Any], *, anew: bool = False
-    ) -> int:
-        return sum([await self._count(query, given, anew) for query in listing.counts()])
+    async def _total(self, listing: Listing[T], given: dict[str, Any], *, is_common: bool) -> Total:
+        if listing.search is None:
+            counts = [await self._count(query, given) for query in listing.counts()]
+            return Total(sum(rows for (rows,) in counts))
+        if is_common:
+            given = given | {"walked": _WALKED_COUNTING}
+            found, looked_at = await self._count(listing.walked_count(), given)
+            return Total(min(found, MAX_COUNTED), looked_at < _WALKED_COUNTING)
+        (found,) = await self._count(listing.bounded_count(), given | {"bound": MAX_COUNTED + 1})
+        return Total(min(found, MAX_COUNTED), found <= MAX_COUNTED)
 
-    async def _count(self, query: Query, given: dict[str, Any], anew: bool) -> int:
+    async def _count(self, query: Query, given: dict[str, Any]) -> tuple[int, ...]:
         # By what the query really uses: a count that is the same for everybody is made once.
         name = query, self.reader.arguments(query, given)
-        version, now = self.reader.version(query), time.monotonic()
         known = self._totals.get(name)
-        if anew or known is None or known.version != version or now >= known.until:
-            [(total,)] = await self.reader.rows(query, given)
-            known = _Remembered(version, now + REMEMBER_SECONDS, int(total))
-            _keep(self._totals, name, known)
-        return known.found
+        if known is not None and known.holds(self.reader.version(query)):
+            return known.found
+        counting = self._counting.get(name)
+        if counting is None:
+            task = asyncio.create_task(self._find_out(name, query, given))
+            counting = self._counting[name] = _Counting(task)
+        return await self._shared(name, counting)
+
+    async def _shared(self, name: Hashable, counting: _Counting) -> tuple[int, ...]:
+        """Wait for a count; it ends with the last who waits for it."""
+        counting.waiting += 1
+        try:
+            return await asyncio.shield(counting.task)
+        finally:
+            counting.waiting -= 1
+            if not counting.waiting:
+                counting.task.cancel()
+                self._counting.pop(name, None)
+
+    async def _find_out(
+        self, name: Hashable, query: Query, given: dict[str, Any]
+    ) -> tuple[int, ...]:
+        version, began = self.reader.version(query), time.monotonic()
+        [row] = await self.reader.rows(query, given)
+        found = tuple(map(int, row))
+        now = time.monotonic()
+        dear = min((now - began) / _COUNTING_SHARE, MAX_REMEMBER_SECONDS)
+        is_dear = now - began > _DEAR_SECONDS
+        kept = _Remembered(version, now + max(dear, REMEMBER_SECONDS), found, is_dear)
+        _keep(self._totals, name, kept)
+        return found
 
     def _enveloped(
-        self, listing: Listing[T], query: PageQuery, sort: str, found: Values, total: int | None
+        self, listing: Listing[T], query: PageQuery, sort: str, found: Values, total: Total | None
     ) -> PageOf[T]:
         def position(row: tuple[Any, ...]) -> str:
             return self.cursors.dump(listing.name, sort, row[-2], row[-1])

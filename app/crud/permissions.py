@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.core import i18n
 from app.core.context import request_context
 from app.core.permissions import Permission
-from app.crud.pages import Cursors, PageOf, page_of
+from app.crud.pages import Cursors, PageOf, Total, page_of
 from app.schemas.roles import PermissionInfo, PermissionQuery
 
 _LISTING = "permissions"
@@ -14,11 +14,11 @@ _LISTING = "permissions"
 def list_permissions(*, query: PermissionQuery, cursors: Cursors) -> PageOf[PermissionInfo]:
     """A page of the permissions, described in the request's language."""
     names: list[str] = sorted(Permission, reverse=query.sort.startswith("-"))
-    total: int | None = len(names)
+    total: Total | None = Total(len(names))
     sort: str = query.sort
     if query.cursor is None:
         skipped = (query.page - 1) * query.page_size
-        found = names[skipped : skipped + query.page_size]
+        found = names[skipped : skipped + query.page_size + 1]
     else:
         sort, last, _ = cursors.load(_LISTING, ("name",), query)
         names.sort(reverse=sort.startswith("-"))

@@ -14,13 +14,16 @@ from sqlalchemy.orm import joinedload, selectinload
 
 from app.core.exceptions import AuthorDeleted
 from app.core.permissions import Caller, Permission
+from app.core.words import index_words
 from app.crud import guards, tags
 from app.crud.base import flush_out, gathered, joined, one_or_404, read_one, scattered
 from app.crud.holders import Held, Holders
-from app.crud.listings import Listing, contains, filters_of
+from app.crud.listings import Listing, filters_of, sought
 from app.crud.pages import PageOf, Pages
+from app.crud.search import Search
 from app.models.base import INCLUDE_DELETED, utc_now
 from app.models.posts import Post, PostStatus
+from app.models.search import PostSearch
 from app.models.tags import PostTag, Tag
 from app.models.users import User
 from app.reading import Query, Reader
@@ -143,6 +146,7 @@ def create(unit: Unit, *, caller: Caller, data: PostCreate) -> dict[str, Any]:
         status=data.status,
         published_at=utc_now() if data.status is PostStatus.published else None,
     )
+    unit.insert(PostSearch, id=post["id"], words=index_words(data.title, data.content))
     if data.tags:
         _give_tags(unit, post["id"], data)
     author = caller.user_id, caller.name
@@ -248,15 +252,15 @@ async def list_posts(
     held = Held.few
     if "tag" in given:
         held = await _TAGGED.held(pages.reader, query, given)
-    listing = _listing(view, query.deleted, filters, held)
-    return await pages.page(listing, query, given | _me(caller))
+    words = sought(query)
+    listing = _listing(view, query.deleted, filters, held, is_search=bool(words))
+    return await pages.page(listing, query, given | words | _me(caller))
 
 
 _THE_TAG = select(Tag.id).where(Tag.name == bindparam("tag")).scalar_subquery()
 _TAGGED = Holders(Post, select(PostTag.post_id).where(PostTag.tag_id == _THE_TAG))
 _FILTERS: Mapping[str, ColumnElement[bool]] = {
     "status": Post.status == bindparam("status"),
-    "q": or_(contains(Post.title, "q"), contains(Post.content, "q")),
     "created_from": Post.created_at >= bindparam("created_from"),
     "created_to": Post.created_at < bindparam("created_to"),
     "author_id": Post.author_id == bindparam("author_id"),
@@ -273,7 +277,7 @@ def _matching(filters: tuple[str, ...], held: Held) -> Select[Any]:
 # A compiled statement is some 30 KiB, and there is one for each sort that is asked for.
 @lru_cache(64)
 def _listing(
-    view: View, deleted: bool, filters: tuple[str, ...], held: Held
+    view: View, deleted: bool, filters: tuple[str, ...], held: Held, *, is_search: bool
 ) -> Listing[dict[str, Any]]:
     seen = in_trash(view) if deleted else visible(view)
     counting = _matching(filters, Held.count)
@@ -299,4 +303,5 @@ def _listing(
         ),
         item=_item,
         include_deleted=deleted,
+        search=Search.of(PostSearch, Post.id) if is_search else None,
     )

@@ -15,10 +15,13 @@ from typing import Any
 from sqlalchemy import BigInteger, Integer, bindparam, case, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.crud.listings import Listing, contains, filters_of
+from app.core.words import index_words
+from app.crud.listings import Listing, sought
 from app.crud.pages import PageOf, Pages
+from app.crud.search import Search
 from app.database import Act
 from app.models.posts import Post, PostStatus
+from app.models.search import TagSearch
 from app.models.tags import MAX_TAGS, PostTag, Tag
 from app.prepared import Change
 from app.reading import Query
@@ -41,6 +44,7 @@ def get_or_create(
     """
     if not names:
         return []
+    made: set[str] = set()
     while True:
         width = _room_for(names)
         given = _padded("name", names, width)
@@ -50,8 +54,11 @@ def get_or_create(
         missing = sorted(set(names) - found.keys())
         for name in missing:
             unit.insert_if_missing(Tag, name=name)
+        made.update(missing)
         # Over again for one that was made here, or purged between the two.
         if not missing and _lock(unit, {*found.values(), *others}, counted=counted):
+            for name in sorted(made):
+                unit.insert_if_missing(TagSearch, id=found[name], words=index_words(name))
             return list(found.values())
 
 
@@ -178,20 +185,20 @@ def _shift_with_author(unit: Unit, user_id: int, by: int) -> None:
 
 async def list_tags(pages: Pages, *, query: TagQuery) -> PageOf[dict[str, Any]]:
     """Tags of published posts. A tag that only drafts have is as invisible as they are."""
-    given = filters_of(query)
-    return await pages.page(_listing(is_search="q" in given), query, given)
+    words = sought(query)
+    return await pages.page(_listing(is_search=bool(words)), query, words)
 
 
 @cache
 def _listing(*, is_search: bool) -> Listing[dict[str, Any]]:
-    matching = select(Tag.id).where(Tag.post_count > 0)
     return Listing(
         name="tags",
-        matching=matching.where(contains(Tag.name, "q")) if is_search else matching,
+        matching=select(Tag.id).where(Tag.post_count > 0),
         id=Tag.id,
         keys={"name": Tag.name, "post_count": Tag.post_count},
         rows=lambda page: select(Tag.id, Tag.name, Tag.post_count).join(page, page.c.id == Tag.id),
         item=lambda row: {"id": row[0], "name": row[1], "post_count": row[2]},
+        search=Search.of(TagSearch, Tag.id) if is_search else None,
     )
 
 

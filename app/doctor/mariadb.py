@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.config import Settings
+from app.core.words import MAX_LENGTH, MIN_LETTERS
 from app.database import Database
 from app.doctor.findings import Finding, Findings, advised, failure, judged, listed
 from app.doctor.pools import enough_connections
@@ -33,6 +34,7 @@ async def check(database: Database, settings: Settings) -> Findings:
         *_session(session),
         *_durability(server),
         _packet(server, settings),
+        _words(server),
         enough_connections(settings, _allowed(server), where="max_connections"),
     ]
 
@@ -109,6 +111,18 @@ def _packet(server: Variables, settings: Settings) -> Finding:
         packet >= wanted,
         f"max_allowed_packet is {packet}, MAX_BODY_BYTES {settings.max_body_bytes}",
         f"Large requests would fail: set max_allowed_packet to {wanted} or more in my.cnf.",
+    )
+
+
+def _words(server: Variables) -> Finding:
+    shortest, longest = server["innodb_ft_min_token_size"], server["innodb_ft_max_token_size"]
+    # Three letters and the mark in front of them; `app/core/words.py` cuts at 80.
+    return judged(
+        "full_text",
+        int(shortest) <= MIN_LETTERS + 1 and int(longest) >= MAX_LENGTH,
+        f"words of {shortest} to {longest} characters are indexed",
+        f"Searches would miss others: set innodb_ft_min_token_size to {MIN_LETTERS} and"
+        " innodb_ft_max_token_size to 84 in my.cnf, and make the FULLTEXT indexes anew.",
     )
 
 

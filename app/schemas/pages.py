@@ -16,6 +16,14 @@ MAX_SEARCH = 200
 Search = Annotated[str, StringConstraints(max_length=MAX_SEARCH), Storable]
 
 
+def words_of(what: str) -> str:
+    """Describe the parameter `q` of a listing that searches the words of something."""
+    return (
+        f"Beginnings of words of the {what}, all of which have to be there. Case and accents make"
+        " no difference, words of fewer than three letters or digits none either."
+    )
+
+
 class PageQuery(BaseModel):
     """Query parameters of every listing; a resource adds its filters and its sorts."""
 
@@ -34,11 +42,12 @@ class PageQuery(BaseModel):
 
 
 class Page(Output, Generic[T]):
-    """One page of a listing. With a cursor nothing is counted: `total`, `page` and
-    `total_pages` are null and `has_prev` is true."""
+    """One page of a listing. With a cursor nothing is counted: `total`, `total_is_exact`, `page`
+    and `total_pages` are null and `has_prev` is true."""
 
     items: list[T]
-    total: int | None
+    total: int | None = Field(description="How many there are; it may lag by up to a minute.")
+    total_is_exact: bool | None = Field(description="False where there may be more than `total`.")
     page: int | None
     page_size: int
     total_pages: int | None

@@ -9,7 +9,7 @@ from pydantic import MISSING, AfterValidator, Field, StringConstraints
 from app.models.posts import MAX_CONTENT, MAX_TITLE, PostStatus
 from app.models.tags import MAX_TAGS
 from app.schemas.base import Input, Moment, Output, RowId, SingleLine, Storable
-from app.schemas.pages import PageQuery, Search
+from app.schemas.pages import PageQuery, Search, words_of
 from app.schemas.tags import TagName
 
 
@@ -86,7 +86,7 @@ class UserPostQuery(PageQuery):
     ] = "-created_at"
     status: PostStatus | None = None
     tag: TagName | None = Field(None, description="A tag they have.")
-    q: Search | None = Field(None, description="Part of the title or of the content.")
+    q: Search | None = Field(None, description=words_of("title or content"))
     created_from: Moment | None = Field(None, description="Created at or after this moment.")
     created_to: Moment | None = Field(None, description="Created before this moment.")
     deleted: bool = Field(False, description="The trash instead of the live ones.")

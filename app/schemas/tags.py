@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from app.models.tags import MAX_TAG
 from app.schemas.base import Output, Storable, refuse_hostile_line
-from app.schemas.pages import PageQuery, Search
+from app.schemas.pages import PageQuery, Search, words_of
 
 
 def normalised(value: str) -> str:
@@ -39,4 +39,4 @@ class TagQuery(PageQuery):
     filters = ("q",)
 
     sort: Literal["name", "-name", "post_count", "-post_count"] = "name"
-    q: Search | None = Field(None, description="Part of the tag.")
+    q: Search | None = Field(None, description=words_of("tag"))

@@ -24,7 +24,7 @@ from app.core.permissions import Permission
 from app.models.users import MAX_EMAIL, MAX_NAME, MAX_PHONE, email_key
 from app.schemas.auth import Password
 from app.schemas.base import Input, Moment, Output, SingleLine, Storable
-from app.schemas.pages import PageQuery, Search
+from app.schemas.pages import PageQuery, Search, words_of
 
 MIN_NAME = 2
 MIN_PHONE = 10
@@ -198,7 +198,7 @@ class UserQuery(PageQuery):
     filters = ("q", "role", "is_active")
 
     sort: Literal["created_at", "-created_at", "name", "-name", "email", "-email"] = "-created_at"
-    q: Search | None = Field(None, description="Part of the name or of the e-mail address.")
+    q: Search | None = Field(None, description=words_of("name or e-mail address"))
     role: Search | None = Field(None, description="Name of a role they have.")
     is_active: bool | None = None
     deleted: bool = Field(False, description="The trash instead of the live ones.")
