@@ -120,7 +120,10 @@ def catalogue(connection: Connection) -> dict[str, list[str]]:
 
 
 def _sqlite(connection: Connection, table: str) -> list[str]:
-    statement = text("SELECT sql FROM sqlite_master WHERE tbl_name = :table AND sql IS NOT NULL")
+    statement = text(
+        "SELECT sql FROM sqlite_master WHERE tbl_name = :table"
+        " AND sql IS NOT NULL AND type <> 'trigger'"
+    )
     found = connection.scalars(statement, {"table": table})
     return [part for sql in found for part in _parts(sql.replace("IF NOT EXISTS ", ""))]
 
