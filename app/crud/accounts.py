@@ -128,7 +128,7 @@ def _listing(deleted: bool, filters: tuple[str, ...]) -> Listing[dict[str, Any]]
     matching = select(User.id).where(*(_FILTERS[name] for name in filters))
     return Listing(
         name="users",
-        matching=matching.where(User.deleted_at.is_not(None)) if deleted else matching,
+        matching=matching.where(User.can_be_restored()) if deleted else matching,
         id=User.id,
         keys={"created_at": User.created_at, "name": User.name, "email": User.email},
         rows=lambda page: select(*_SHOWN).join(page, page.c.id == User.id),
