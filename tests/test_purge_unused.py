@@ -153,7 +153,7 @@ async def test_a_deadlock_of_the_purge_is_tried_again(client: Client) -> None:
     await leave(await client.user(), "a")
     async with client.database.begin(readonly=True) as session:
         found = await TAGS.look(session, LIMITS, None)
-    delete = partial(TAGS.delete, keys=found.keys, _=LIMITS)
+    delete = partial(TAGS.delete, keys=found.keys, limits=LIMITS)
     transient, gone = faults.TRANSIENT[client.database.dialect][0], faults.GONE
     for fault in (transient, gone[client.database.dialect]):
         times = RETRIES + 1 if fault is transient else 1

@@ -66,7 +66,12 @@ class Kind:
     model: type[Base]
     name: str = ""
 
-    async def delete(self, session: AsyncSession, keys: Sequence[Any], _: Limits) -> int:
+    async def delete(
+        self,
+        session: AsyncSession,
+        keys: Sequence[Any],
+        limits: Limits,  # noqa: ARG002 what other kinds go by
+    ) -> int:
         """Delete rows of a parent that is going; return how many. Waits for who holds one."""
         return await _delete(session, self.model, await _lock(session, self.model, keys))
 
@@ -157,14 +162,24 @@ _UNUSED = ~exists(PostTag.post_id).where(PostTag.tag_id == Tag.id).correlate(Tag
 class UnusedTags(Rule):
     """Tags that no post has, not even one in the trash."""
 
-    async def look(self, session: AsyncSession, _: Limits, start: Any) -> Found:
+    async def look(
+        self,
+        session: AsyncSession,
+        limits: Limits,  # noqa: ARG002 what other kinds go by
+        start: Any,
+    ) -> Found:
         """Look at the next TAGS_LOOK tags."""
         looked_at = select(Tag.id).where(Tag.id > (start or 0)).order_by(Tag.id).limit(TAGS_LOOK)
         ids = (await session.scalars(looked_at)).all()
         unused = await session.scalars(select(Tag.id).where(Tag.id.in_(ids), _UNUSED))
         return Found(unused.all(), ids[-1] if len(ids) == TAGS_LOOK else None)
 
-    async def delete(self, session: AsyncSession, keys: Sequence[Any], _: Limits) -> int:
+    async def delete(
+        self,
+        session: AsyncSession,
+        keys: Sequence[Any],
+        limits: Limits,  # noqa: ARG002 what other kinds go by
+    ) -> int:
         """Delete those of these tags that still no post has; return how many.
 
         Tags are made in the transaction of the first post that has them, and locked by others that
