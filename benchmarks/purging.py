@@ -7,7 +7,9 @@ whether anything that is alive is missing afterwards.
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -42,6 +44,7 @@ class Load:
     posts: int
     took: list[float] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
+    made: set[tuple[int]] = field(default_factory=set)
     _is_over: bool = False
 
     async def run(self) -> None:
@@ -72,6 +75,8 @@ class Load:
         self.took.append(time.perf_counter() - due)
         if not answer.is_success:
             self.refused.append(answer.status_code)
+        elif answer.request.method == "POST":
+            self.made.add((answer.json()["id"],))
 
     def stop(self) -> None:
         """Send no more."""
@@ -92,13 +97,19 @@ def main(
     rows: Annotated[int, typer.Option(min=100, help="Of each kind.")] = 100_000,
 ) -> None:
     """Measure the purge."""
+    # Ended politely, it ends its servers and drops its databases.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     machine = look_around()
     names = databases.split(",") if databases else [name for name in DATABASES if answers(name)]
     for name in names:
         with tempfile.TemporaryDirectory() as directory:
-            data = DataSet(1_000, 10_000)
-            with filled(name, data, machine, Path(directory), "cimiento_purging") as made:
-                asyncio.run(_measure(made, machine, rows))
+            place = (DataSet(1_000, 10_000), machine, Path(directory), "cimiento_purging")
+            try:
+                with filled(name, *place) as made:
+                    asyncio.run(_measure(made, machine, rows))
+            except Trouble as trouble:
+                typer.echo(f"purging: {name}: {trouble}", err=True)
+                raise typer.Exit(trouble.status) from None
 
 
 async def _measure(made: Filled, machine: Machine, rows: int) -> None:
@@ -106,23 +117,24 @@ async def _measure(made: Filled, machine: Machine, rows: int) -> None:
     total = await asyncio.to_thread(expire, made.engine, rows)
     took = time.perf_counter() - began
     typer.echo(f"{made.name}: {total} rows that are due, made in {took:.0f} s")
-    before = _alive(made)
+    before = _alive(made, rows)
     with serving_app(machine, made.environment, made.directory) as server:
         load = Load(server.url, made.data.tokens()[CALLER_ID - 1], made.data.posts)
         sending = asyncio.create_task(load.run())
         await asyncio.sleep(_QUIET_SECONDS)
         typer.echo(f"{made.name}: before the purge, {load.line()}")
-        seconds = await _purge(made, machine, kill_at=rows // 2)
-        seconds += await _purge(made, machine)
+        seconds = await _purge(made, machine, rows, kill=True)
+        seconds += await _purge(made, machine, rows, kill=False)
         typer.echo(f"{made.name}: during the purge, {load.line()}")
         load.stop()
         await sending
     typer.echo(f"{made.name}: {seconds:.0f} s, {total / seconds:.0f} rows/s in all")
-    _judge(made, before)
+    before["posts"] |= load.made
+    _judge(made, before, rows)
 
 
-async def _purge(made: Filled, machine: Machine, kill_at: int = 0) -> float:
-    """Run the command; with `kill_at`, kill it when so many users are left. Return the seconds."""
+async def _purge(made: Filled, machine: Machine, rows: int, *, kill: bool) -> float:
+    """Run the command, and perhaps kill it when half of the users are left; return the seconds."""
     command = [machine.python.path, "-m", "app.cli", "purge"]
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -132,10 +144,10 @@ async def _purge(made: Filled, machine: Machine, kill_at: int = 0) -> float:
         stderr=subprocess.PIPE,
     )
     began, ending = time.perf_counter(), asyncio.create_task(process.communicate())
-    while kill_at and not ending.done():
-        if await asyncio.to_thread(_due, made, User) < kill_at:
+    while kill and not ending.done():
+        if await asyncio.to_thread(_due, made, User, rows) < rows // 2:
             process.kill()
-            kill_at = 0
+            kill = False
         await asyncio.sleep(0.5)
     said, complaint = await asyncio.wait_for(ending, _PATIENCE_SECONDS)
     took = time.perf_counter() - began
@@ -145,32 +157,36 @@ async def _purge(made: Filled, machine: Machine, kill_at: int = 0) -> float:
     return took
 
 
-def _due(made: Filled, model: type[Base]) -> int:
-    """How many rows there still are of those that are due (or have other keys than numbers)."""
+def _due(made: Filled, model: type[Base], rows: int) -> int:
+    """How many rows there still are of those that are due."""
     column: Any = next(iter(model.__table__.primary_key))
     with made.engine.connect() as connection:
-        due = column.like("old%") if column.type.python_type is str else column >= FIRST
+        is_text = column.type.python_type is str
+        due = column.like("old%") if is_text else column.between(FIRST, FIRST + 2 * rows - 1)
         return connection.scalar(select(func.count()).select_from(model).where(due)) or 0
 
 
-def _alive(made: Filled) -> dict[str, set[Any]]:
+def _alive(made: Filled, rows: int) -> dict[str, set[Any]]:
     """The keys of all that is alive."""
     alive: dict[str, set[Any]] = {}
     with made.engine.connect() as connection:
         for model in MODELS:
             key = [*model.__table__.primary_key]
-            rows = connection.execute(select(*key))
             alive[model.__tablename__] = {
-                tuple(row) for row in rows if isinstance(row[0], str) or row[0] < FIRST
+                tuple(row)
+                for row in connection.execute(select(*key))
+                if isinstance(row[0], str) or not FIRST <= row[0] < FIRST + 2 * rows
             }
+    # Those of the data set that no post has are due as well.
+    alive["tags"] &= {(tag_id,) for _, tag_id in alive["post_tags"]}
     alive["idempotency_keys"] = set()
     return alive
 
 
-def _judge(made: Filled, before: dict[str, set[Any]]) -> None:
-    after = _alive(made)
+def _judge(made: Filled, before: dict[str, set[Any]], rows: int) -> None:
+    after = _alive(made, rows)
     missing = {name: len(keys - after[name]) for name, keys in before.items()}
-    left = {model.__tablename__: _due(made, model) for model in MODELS}
+    left = {model.__tablename__: _due(made, model, rows) for model in MODELS}
     alive = sum(map(len, before.values()))
     typer.echo(
         f"{made.name}: of {alive} rows that are alive, {sum(missing.values())} are missing;"
@@ -182,4 +198,6 @@ def _judge(made: Filled, before: dict[str, set[Any]]) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    cli.command()(main)
+    cli()

@@ -27,12 +27,15 @@ from app.models.base import Base, utc_now
 T = TypeVar("T")
 # Told of each batch: the rule it belongs to, and how many rows it was.
 Progress = Callable[[str, int], None]
-FIRST_BATCH = 100
 # MariaDB makes a join of an IN with 1,000 values or more, and may then scan the table.
 MAX_BATCH = 900
-_MIN_BATCH = 10
-# What is locked for longer, requests notice; SQLite locks everything.
-_TARGET_SECONDS = 0.04
+# Of rows that others point to, which are looked for: with 200 values or more MariaDB goes by
+# averages, and may take to scanning the index.
+MAX_PARENTS = 150
+MIN_BATCH = 100
+# A batch locks all of SQLite, and elsewhere what nobody uses.
+_TARGET_SECONDS = {"sqlite": 0.04}
+_OTHER_TARGET_SECONDS = 0.2
 _MAX_REST_SECONDS = 0.1
 
 
@@ -82,10 +85,14 @@ async def follow(
 
 
 class _Pace:
-    """How many rows at once: as many as can be deleted in a moment."""
+    """How many rows at once: as many as can be deleted in a moment.
 
-    def __init__(self) -> None:
-        self.size = min(FIRST_BATCH, MAX_BATCH)
+    Never fewer than MIN_BATCH: on a busy machine small batches take no less time.
+    """
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self.size = self._least = min(MIN_BATCH, most)
+        self._most, self._seconds = most, seconds
 
     def parts(self, keys: Sequence[T]) -> Iterator[Sequence[T]]:
         """Cut keys into batches, each of the size of that moment."""
@@ -97,10 +104,10 @@ class _Pace:
 
     def note(self, seconds: float) -> None:
         """Make the next batch smaller after one that took long, larger after a short one."""
-        if seconds > _TARGET_SECONDS:
-            self.size = max(self.size // 2, min(_MIN_BATCH, MAX_BATCH))
-        elif seconds < _TARGET_SECONDS / 2:
-            self.size = min(self.size * 2, MAX_BATCH)
+        if seconds > self._seconds:
+            self.size = max(self.size // 2, self._least)
+        elif seconds < self._seconds / 2:
+            self.size = min(self.size * 2, self._most)
 
 
 class _Purge:
@@ -172,4 +179,8 @@ class _Purge:
         return done
 
     def _pace(self, kind: Kind) -> _Pace:
-        return self._paces.setdefault(kind.model, _Pace())
+        if kind.model not in self._paces:
+            most = min(MAX_PARENTS, MAX_BATCH) if trash.dependents(kind.model) else MAX_BATCH
+            seconds = _TARGET_SECONDS.get(self._database.dialect, _OTHER_TARGET_SECONDS)
+            self._paces[kind.model] = _Pace(most, seconds)
+        return self._paces[kind.model]
