@@ -97,7 +97,8 @@ def _numbers(dialect: str, size: int) -> Any:
     if dialect == "mysql":
         return table(f"seq_1_to_{size}", column("seq", Integer))
     if dialect == "postgresql":
-        return func.generate_series(1, size).table_valued("seq")
+        series = func.generate_series(1, size).table_valued(column("seq", Integer))
+        return series.render_derived()
     counted = select(literal(1, Integer).label("seq")).cte("counted", recursive=True)
     return counted.union_all(select(counted.c.seq + 1).where(counted.c.seq < size))
 
@@ -130,7 +131,7 @@ def _posts(stamps: dict[str, Any], count: int) -> Iterator[tuple[type[Base], dic
         "version": 1,
         "deleted_at": LONG_AGO,
     }
-    yield Post, post | {"id": _id(0), "author_id": 2, "deleted_with_author": False}
+    yield Post, post | {"id": _id(0), "author_id": _living(), "deleted_with_author": False}
     yield Post, post | {"id": _id(count), "author_id": _user(), "deleted_with_author": True}
     yield PostTag, {"post_id": _id(0), "tag_id": 1}
     yield Tag, {"id": _id(0), "name": _text("gone ")}
@@ -139,14 +140,14 @@ def _posts(stamps: dict[str, Any], count: int) -> Iterator[tuple[type[Base], dic
 def _logins(stamps: dict[str, Any], count: int) -> Iterator[tuple[type[Base], dict[str, Any]]]:
     login = stamps | {"expires_at": LONG_AGO, "last_used_at": LONG_AGO, "ip": "::1", "guard": 0}
     token = stamps | {"used_at": LONG_AGO}
-    yield LoginSession, login | {"id": _id(0), "user_id": 2, "user_agent": ""}
+    yield LoginSession, login | {"id": _id(0), "user_id": _living(), "user_agent": ""}
     yield LoginSession, login | {"id": _id(count), "user_id": _user(), "user_agent": ""}
     # Of a session that goes on, and of one that goes.
-    yield RefreshToken, token | {"id": _id(0), "session_id": 2, "token_hash": _text("used")}
+    yield RefreshToken, token | {"id": _id(0), "session_id": _living(), "token_hash": _text("used")}
     owned = {"id": _id(count), "session_id": _id(count), "token_hash": _text("owned")}
     yield RefreshToken, token | owned
     link = stamps | {"purpose": Purpose.verify_email.value, "email": "", "expires_at": LONG_AGO}
-    yield OneTimeToken, link | {"id": _id(0), "user_id": 2, "token_hash": _text("old")}
+    yield OneTimeToken, link | {"id": _id(0), "user_id": _living(), "token_hash": _text("old")}
     yield OneTimeToken, link | {"id": _id(count), "user_id": _id(0), "token_hash": _text("owned")}
 
 
@@ -157,7 +158,10 @@ def _others(stamps: dict[str, Any], count: int) -> Iterator[tuple[type[Base], di
     yield Mail, mail | {"id": _id(0), "key": _text("old")}
     yield Mail, mail | {"id": _id(count), "key": _text("owned"), "user_id": _id(0)}
     answer = {"status": 201, "headers": {}, "body": "x" * 500, "expires_at": LONG_AGO}
-    yield IdempotencyKey, answer | {"key_hash": _text("old"), "fingerprint": "x", "user_id": 2}
+    yield (
+        IdempotencyKey,
+        answer | {"key_hash": _text("old"), "fingerprint": "x", "user_id": _living()},
+    )
     event = {"id": _id(0), "created_at": LONG_AGO, "act": AuditAct.login_failed.value}
     yield (
         AuditEvent,
@@ -167,6 +171,11 @@ def _others(stamps: dict[str, Any], count: int) -> Iterator[tuple[type[Base], di
 
 def _id(offset: int) -> Any:
     return lambda number: number + literal(FIRST + offset, Integer, literal_execute=True)
+
+
+def _living() -> Any:
+    """One of some hundred users who stay, and of their sessions."""
+    return lambda number: 3 + number % 500
 
 
 def _user() -> Any:

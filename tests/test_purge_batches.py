@@ -233,11 +233,9 @@ async def test_two_purges_and_restores_at_once(client: Client) -> None:
     for post_id in ids:
         await eva.delete(f"/posts/{post_id}")
     await bury(client.database)
-    *answers, first, second = await asyncio.gather(
-        *(eva.post(f"/posts/{post_id}/restore") for post_id in ids[::-2]),
-        empty(client.database, before=LIMIT),
-        empty(client.database, before=LIMIT),
-    )
+    restoring = asyncio.gather(*(eva.post(f"/posts/{post_id}/restore") for post_id in ids[::-2]))
+    purges = asyncio.gather(*(empty(client.database, before=LIMIT) for _ in range(2)))
+    answers, (first, second) = await restoring, await purges
     restored = {answer.json()["id"] for answer in answers if answer.status_code == 200}
     assert {answer.status_code for answer in answers} <= {200, 404}
     assert set(await posts_of(client.database, eva)) == restored
@@ -273,7 +271,8 @@ def refuse(
     patch: pytest.MonkeyPatch, database: Database, model: type[Base], times: float = float("inf")
 ) -> None:
     """The driver refuses to delete rows of a table, the first times."""
-    delete, refusals = trash._delete, []
+    delete = trash._delete
+    refusals: list[type[Base]] = []
 
     async def refusing(session: AsyncSession, of: type[Base], *rest: Any) -> int:
         if of is model and len(refusals) < times:

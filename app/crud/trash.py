@@ -73,7 +73,7 @@ class Kind:
         limits: Limits,  # noqa: ARG002 what other kinds go by
     ) -> int:
         """Delete rows of a parent that is going; return how many. Waits for who holds one."""
-        return await _delete(session, self.model, await _lock(session, self.model, keys))
+        return await _delete(session, self.model, keys)
 
 
 @dataclass(frozen=True)
@@ -249,16 +249,12 @@ def key_of(model: type[Base]) -> Column:
 
 
 async def _lock(
-    session: AsyncSession,
-    model: type[Base],
-    keys: Sequence[Any],
-    due: ColumnElement[bool] | None = None,
+    session: AsyncSession, model: type[Base], keys: Sequence[Any], due: ColumnElement[bool]
 ) -> list[Any]:
     """Lock those of some rows that are `due` and that nobody else holds, by ascending keys; return
-    their keys. Without a condition, wait for all."""
+    their keys."""
     key = key_of(model)
-    locking = select(key).where(key.in_(keys), true() if due is None else due).order_by(key)
-    locking = locking.with_for_update(skip_locked=due is not None)
+    locking = select(key).where(key.in_(keys), due).order_by(key).with_for_update(skip_locked=True)
     return list(await session.scalars(locking, **_everything()))
 
 
@@ -268,7 +264,8 @@ async def _delete(
     locked: Sequence[Any],
     still: ColumnElement[bool] | None = None,
 ) -> int:
-    """Delete locked rows, and before them what links them to others (a few rows each)."""
+    """Delete rows that nobody else wants, and before them what links them to others (a few rows
+    each)."""
     if not locked:
         return 0
     # Only of rows that go whatever happens.
