@@ -91,6 +91,7 @@ async def busy(client: Client, name: str) -> Person:
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything takes several looks and several batches."""
     monkeypatch.setattr(purging, "MAX_BATCH", 2)
+    monkeypatch.setattr(purging, "MAX_PARENTS", 1)
     monkeypatch.setattr(trash, "LOOK", 3)
     monkeypatch.setattr(trash, "TAGS_LOOK", 3)
 

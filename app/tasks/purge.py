@@ -29,8 +29,8 @@ T = TypeVar("T")
 Progress = Callable[[str, int], None]
 # MariaDB makes a join of an IN with 1,000 values or more, and may then scan the table.
 MAX_BATCH = 900
-# Of rows that others point to, which are looked for: with 200 values or more MariaDB goes by
-# averages, and may take to scanning the index.
+# Whose rows are looked for at once: with 200 values or more MariaDB goes by averages, and may scan
+# the whole index.
 MAX_PARENTS = 150
 MIN_BATCH = 100
 # A batch locks all of SQLite, and elsewhere what nobody uses.
@@ -161,13 +161,20 @@ class _Purge:
 
     async def _drain(self, dependent: Dependent, parents: Sequence[Any]) -> None:
         """Delete all rows that point to some others."""
-        while parents:
-            async with self._database.begin(readonly=True) as session:
-                found = await trash.look_for(session, dependent, parents)
-            for keys in self._pace(dependent.kind).parts(sorted(found)):
-                await self._remove(dependent.kind, keys)
-            if len(found) < trash.LOOK:
-                return
+        found: list[Any] = []
+        for start in range(0, len(parents), MAX_PARENTS):
+            some, more = parents[start : start + MAX_PARENTS], True
+            while more:
+                async with self._database.begin(readonly=True) as session:
+                    found += (new := await trash.look_for(session, dependent, some))
+                if more := len(new) == trash.LOOK:
+                    await self._remove_all(dependent.kind, found)
+                    found = []
+        await self._remove_all(dependent.kind, found)
+
+    async def _remove_all(self, kind: Kind, found: Sequence[Any]) -> None:
+        for keys in self._pace(kind).parts(sorted(found)):
+            await self._remove(kind, keys)
 
     async def _in_turn(self, kind: Kind, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """Run one batch; then rest, so that requests get their turn."""
@@ -182,7 +189,6 @@ class _Purge:
 
     def _pace(self, kind: Kind) -> _Pace:
         if kind.model not in self._paces:
-            most = min(MAX_PARENTS, MAX_BATCH) if trash.dependents(kind.model) else MAX_BATCH
             seconds = _TARGET_SECONDS.get(self._database.dialect, _OTHER_TARGET_SECONDS)
-            self._paces[kind.model] = _Pace(most, seconds)
+            self._paces[kind.model] = _Pace(MAX_BATCH, seconds)
         return self._paces[kind.model]
