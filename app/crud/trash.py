@@ -14,10 +14,10 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import ColumnElement, CursorResult, delete, exists, inspect, select, true, update
+from sqlalchemy import ColumnElement, CursorResult, delete, exists, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute
 
+from app.crud.references import Column, cascading, class_of, few, is_simple, key_of, links_to
 from app.models.audit import PURGING, AuditEvent
 from app.models.base import CONDEMNED, INCLUDE_DELETED, Base, Row, utc_now
 from app.models.idempotency import IdempotencyKey
@@ -34,7 +34,6 @@ LOOK = 10_000
 TAGS_LOOK = 500
 _REUSE_TOLD = timedelta(days=30)
 _OPTIONS = {INCLUDE_DELETED: True, PURGING: True, "synchronize_session": False}
-Column = InstrumentedAttribute[Any]
 
 
 @dataclass(frozen=True)
@@ -171,8 +170,11 @@ class UnusedTags(Rule):
         """Look at the next TAGS_LOOK tags."""
         looked_at = select(Tag.id).where(Tag.id > (start or 0)).order_by(Tag.id).limit(TAGS_LOOK)
         ids = (await session.scalars(looked_at)).all()
-        unused = await session.scalars(select(Tag.id).where(Tag.id.in_(ids), _UNUSED))
-        return Found(unused.all(), ids[-1] if len(ids) == TAGS_LOOK else None)
+        # MariaDB would collect the tags of all posts for a NOT EXISTS.
+        unused = select(Tag.id).outerjoin(PostTag, PostTag.tag_id == Tag.id)
+        unused = unused.where(Tag.id.in_(ids), PostTag.post_id.is_(None))
+        found = await session.scalars(unused)
+        return Found(found.all(), ids[-1] if len(ids) == TAGS_LOOK else None)
 
     async def delete(
         self,
@@ -227,9 +229,9 @@ class Dependent(NamedTuple):
 @cache
 def dependents(model: type[Base]) -> tuple[Dependent, ...]:
     """Return what goes before a row of a table, batch by batch."""
-    declared = [Dependent(column, Kind(_class(column), name)) for column, name in _with(model)]
-    found = [column for column in _cascading(model) if _is_simple(_class(column))]
-    return (*declared, *(Dependent(column, Kind(_class(column))) for column in found))
+    declared = [Dependent(column, Kind(class_of(column), name)) for column, name in _with(model)]
+    found = [column for column in cascading(model) if is_simple(class_of(column))]
+    return (*declared, *(Dependent(column, Kind(class_of(column))) for column in found))
 
 
 async def look_for(
@@ -239,13 +241,6 @@ async def look_for(
     key = key_of(dependent.kind.model)
     pointing = select(key).where(dependent.column.in_(parents)).limit(LOOK)
     return list(await session.scalars(pointing, **_everything()))
-
-
-@cache
-def key_of(model: type[Base]) -> Column:
-    """Return the primary key of a table that has one of one column."""
-    (column,) = inspect(model).primary_key
-    return _attribute(model, column)
 
 
 async def _lock(
@@ -269,9 +264,9 @@ async def _delete(
     if not locked:
         return 0
     # Only of rows that go whatever happens.
-    for column in _cascading(model) if still is None else ():
-        if not _is_simple(_class(column)):
-            links = delete(_class(column)).where(column.in_(locked))
+    for column in links_to(model) if still is None else ():
+        for some in few(locked):
+            links = delete(class_of(column)).where(column.in_(some))
             await session.execute(links, execution_options=_OPTIONS)
     going = delete(model).where(key_of(model).in_(locked), true() if still is None else still)
     result = await session.execute(going, execution_options=_OPTIONS)
@@ -284,26 +279,3 @@ def _everything() -> dict[str, Any]:
 
 def _with(model: type[Base]) -> tuple[tuple[Column, str], ...]:
     return _GO_WITH.get(model, ())
-
-
-@cache
-def _cascading(model: type[Base]) -> tuple[Column, ...]:
-    """The columns of other tables whose rows the database deletes with those of this one."""
-    return tuple(
-        _attribute(mapper.class_, key.parent)
-        for mapper in sorted(Base.registry.mappers, key=lambda mapper: mapper.class_.__name__)
-        for key in inspect(mapper.class_).local_table.foreign_keys
-        if key.column.table is inspect(model).local_table and key.ondelete == "CASCADE"
-    )
-
-
-def _class(column: Column) -> type[Base]:
-    return cast("type[Base]", column.class_)
-
-
-def _is_simple(model: type[Base]) -> bool:
-    return len(inspect(model).primary_key) == 1
-
-
-def _attribute(model: type[Base], column: Any) -> Column:
-    return cast("Column", getattr(model, inspect(model).get_property_by_column(column).key))

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.config import Settings
 from app.core.failures import is_of_database
 from app.crud import trash
+from app.crud.references import few
 from app.crud.trash import Dependent, Kind, Limits, Rule
 from app.database import Database
 from app.db.errors import is_outage
@@ -29,9 +30,6 @@ T = TypeVar("T")
 Progress = Callable[[str, int], None]
 # MariaDB makes a join of an IN with 1,000 values or more, and may then scan the table.
 MAX_BATCH = 900
-# Whose rows are looked for at once: with 200 values or more MariaDB goes by averages, and may scan
-# the whole index.
-MAX_PARENTS = 150
 MIN_BATCH = 100
 # A batch locks all of SQLite, and elsewhere what nobody uses.
 _TARGET_SECONDS = {"sqlite": 0.04}
@@ -162,8 +160,8 @@ class _Purge:
     async def _drain(self, dependent: Dependent, parents: Sequence[Any]) -> None:
         """Delete all rows that point to some others."""
         found: list[Any] = []
-        for start in range(0, len(parents), MAX_PARENTS):
-            some, more = parents[start : start + MAX_PARENTS], True
+        for some in few(parents):
+            more = True
             while more:
                 async with self._database.begin(readonly=True) as session:
                     found += (new := await trash.look_for(session, dependent, some))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from app.crud import trash
+from app.crud import references, trash
 from app.database import Database
 from app.models import Base
 from app.models.base import INCLUDE_DELETED, utc_now
@@ -82,6 +82,6 @@ async def busy(client: Client, name: str) -> Person:
 def in_small_batches(patch: pytest.MonkeyPatch) -> None:
     """Everything takes several looks and several batches."""
     patch.setattr(purging, "MAX_BATCH", 2)
-    patch.setattr(purging, "MAX_PARENTS", 1)
+    patch.setattr(references, "FEW", 1)
     patch.setattr(trash, "LOOK", 3)
     patch.setattr(trash, "TAGS_LOOK", 3)
