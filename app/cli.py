@@ -34,7 +34,7 @@ from app.crud import admins, one_time, search_index, sessions, users
 from app.database import Database
 from app.main import create_app
 from app.schemas.users import normal_email, normal_name
-from app.tasks import purge as purging
+from app.tasks.commands import purge
 from app.tasks.worker import run_beat, run_worker
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ T = TypeVar("T")
 cli = typer.Typer(add_completion=False, no_args_is_help=True, callback=begin)
 cli.command()(backup)
 cli.command()(restore)
+cli.command()(purge)
 
 
 @cli.command()
@@ -132,18 +133,6 @@ def seed(
                 database, users=user_count, posts=post_count, progress=bar.update
             )
         )
-
-
-@cli.command()
-def purge() -> None:
-    """Delete for good what was in the trash longer than TRASH_DAYS, old mails and audit events, and
-    tags that no post has; mend counts of tags that are wrong."""
-    settings = load_settings()
-    counts = on_database(lambda database: purging.purge(database, settings))
-    mended = counts.pop(purging.MENDED)
-    typer.echo(", ".join(f"{count} {name}" for name, count in counts.items()) + " purged.")
-    if mended:
-        typer.echo(f"{mended} counts of tags mended.")
 
 
 @cli.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -49,9 +49,11 @@ def answers(name: str) -> bool:
 
 
 @contextmanager
-def filled(name: str, data: DataSet, machine: Machine, directory: Path) -> Iterator[Filled]:
+def filled(
+    name: str, data: DataSet, machine: Machine, directory: Path, schema: str = NAME
+) -> Iterator[Filled]:
     """A database with the schema of the migrations and the data set, dropped afterwards."""
-    with empty(name, directory) as url:
+    with empty(name, directory, schema) as url:
         environment = machine.environment(
             environment="development",
             # Many people log in from one address here.
@@ -72,7 +74,7 @@ def filled(name: str, data: DataSet, machine: Machine, directory: Path) -> Itera
 
 
 @contextmanager
-def empty(name: str, directory: Path) -> Iterator[URL]:
+def empty(name: str, directory: Path, schema: str = NAME) -> Iterator[URL]:
     if name not in SERVERS:
         yield URL.create("sqlite", database=str(directory / "bench.db"))
         return
@@ -81,12 +83,12 @@ def empty(name: str, directory: Path) -> Iterator[URL]:
     admin = server.set(database="postgres" if name == "postgresql" else None)
     engine = create_engine(sync_url(name, admin), isolation_level="AUTOCOMMIT")
     force = " WITH (FORCE)" if name == "postgresql" else ""
-    drop = text(f"DROP DATABASE IF EXISTS {NAME}{force}")
+    drop = text(f"DROP DATABASE IF EXISTS {schema}{force}")
     try:
         with engine.connect() as connection:
             connection.execute(drop)
-            connection.execute(text(f"CREATE DATABASE {NAME}"))
-        yield server.set(database=NAME)
+            connection.execute(text(f"CREATE DATABASE {schema}"))
+        yield server.set(database=schema)
     finally:
         with engine.connect() as connection:
             connection.execute(drop)

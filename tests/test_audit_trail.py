@@ -12,9 +12,10 @@ import pytest
 from sqlalchemy import delete, insert, select, text, update
 
 from app.core.permissions import Permission
-from app.crud import audit
+from app.crud import trash
 from app.models.audit import AuditAct, AuditEvent
 from app.models.base import utc_now
+from app.tasks import purge as purging
 from tests.support import sql
 from tests.support.canaries import CANARY
 from tests.support.client import API, PASSWORD, Client, Person
@@ -123,14 +124,18 @@ async def test_events_outlive_those_they_are_about(admin: Person, since: Since) 
 async def test_old_events_are_purged_batch_by_batch(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "PURGE_BATCH", 2)
+    monkeypatch.setattr(purging, "MAX_BATCH", 2)
     moment = utc_now() - timedelta(days=10)
     await add_events(client, *(moment + timedelta(seconds=n) for n in range(5)))
-    purged = []
-    for _ in range(3):
-        async with client.database.begin() as session:
-            purged.append(await audit.purge(session, before=moment + timedelta(seconds=3)))
-    assert purged == [2, 1, 0]
+    [rule] = [rule for rule in trash.RULES if rule.name == "events"]
+    limits = trash.Limits(moment, events=moment + timedelta(seconds=3))
+    batches: list[int] = []
+    for gone in (3, 0):
+        done = await purging.follow(
+            client.database, [rule], limits, lambda _, count: batches.append(count)
+        )
+        assert done.counts["events"] == gone
+    assert batches == [2, 1]
     async with client.database.begin(readonly=True) as session:
         left = set(await session.scalars(select(AuditEvent.created_at)))
     assert left == {moment + timedelta(seconds=3), moment + timedelta(seconds=4)}

@@ -11,18 +11,18 @@ from pydantic import SecretStr
 from sqlalchemy import func, select, update
 
 from app.core.permissions import Permission
-from app.crud import accounts, trash
+from app.crud import accounts
 from app.models import Base
 from app.models.base import INCLUDE_DELETED, utc_now
 from app.models.idempotency import IdempotencyKey
 from app.models.posts import Post
-from app.tasks import purge as purging
 from tests.support.canaries import PASSWORD
 from tests.support.client import Client, Person
 from tests.support.crowd import count
 from tests.support.keys import CREATING, Creating, is_replay, send, told
 from tests.support.openapi import Contract
 from tests.support.people import holder, newcomer
+from tests.support.purging import empty
 from tests.support.sql import watched
 
 each_creating = pytest.mark.parametrize("creating", CREATING, ids=lambda each: each.path)
@@ -230,8 +230,7 @@ async def test_a_replay_shows_nobody_who_was_deleted(client: Client) -> None:
         anew = await send(person, "/users", body, f"{key}-2")
         assert (anew.status_code, is_replay(anew)) == (201, False)
         assert (await send(person, "/users", body, key)).status_code == 404
-        async with client.database.begin() as session:
-            assert (await trash.purge(session, before=utc_now()))["users"] == 1
+        assert (await empty(client.database, before=utc_now()))["users"] == 1
         assert (await send(person, "/users", body, key)).status_code == 404
 
 
@@ -297,7 +296,7 @@ async def test_keys_are_kept_for_a_day_and_purged(client: Client) -> None:
     assert timedelta(0) <= expires - started - timedelta(hours=24) < timedelta(minutes=5)
     long_ago = utc_now() - timedelta(days=30)
     for purged in (0, 1):
-        counts = await purging.empty(client.database, before=long_ago)
+        counts = await empty(client.database, before=long_ago)
         assert counts["idempotency keys"] == purged
         await expire(client)
     assert await kept(client) == 0
@@ -309,7 +308,7 @@ async def test_a_users_answers_go_with_them(client: Client) -> None:
         await send(person, "/posts", CREATING[3].body(), KEY)
     admin = await newcomer(client, ["admin"])
     await admin.delete(f"/users/{ana.id}")
-    await purging.empty(client.database, before=utc_now() + timedelta(days=1))
+    await empty(client.database, before=utc_now() + timedelta(days=1))
     async with client.database.begin(readonly=True) as session:
         assert [*await session.scalars(select(IdempotencyKey.user_id))] == [luis.id]
 

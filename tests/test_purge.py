@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from sqlalchemy import Column, ForeignKey, Integer, MetaData, Table, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.crud import trash
 from app.models import Base
@@ -23,6 +21,7 @@ from app.models.tags import PostTag
 from app.models.users import User, UserRole
 from app.tasks import purge as purging
 from tests.support.client import Client
+from tests.support.purging import empty
 
 EVERYTHING: dict[str, Any] = {INCLUDE_DELETED: True}
 LONG_AGO = timedelta(days=40)
@@ -46,7 +45,7 @@ async def age(client: Client, *, posts: Sequence[int] = (), users: Sequence[int]
 
 
 async def purge(client: Client, before: datetime | None = None) -> dict[str, int]:
-    return await purging.empty(client.database, before=before or utc_now() - LIMIT)
+    return await empty(client.database, before=before or utc_now() - LIMIT)
 
 
 async def left(client: Client, model: Any) -> set[int]:
@@ -182,7 +181,8 @@ async def test_sessions_that_ended_long_ago_are_forgotten(client: Client) -> Non
 async def test_what_expires_goes_batch_by_batch(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trash, "BATCH", 2)
+    monkeypatch.setattr(purging, "MAX_BATCH", 2)
+    monkeypatch.setattr(trash, "LOOK", 3)
     people = [await client.user() for _ in range(3)]
     assert len(await left(client, LoginSession)) >= len(people)
     sessions = len(await left(client, LoginSession))
@@ -194,16 +194,13 @@ async def test_what_expires_goes_batch_by_batch(
 # --- What purge must not forget --------------------------------------------------------------
 
 
-async def purged() -> list[str]:
+def purged() -> list[str]:
     """The tables that purge deletes from, in its order."""
     tables: list[str] = []
-
-    async def execute(statement: Any, **_: object) -> object:
-        tables.append(statement.table.name)
-        return SimpleNamespace(rowcount=0)
-
-    await trash.purge(cast("AsyncSession", SimpleNamespace(execute=execute)), before=utc_now())
-    return tables + [model.__tablename__ for model, _ in trash.EXPIRING.values()]
+    for rule in trash.RULES:
+        tables += [each.kind.model.__tablename__ for each in trash.dependents(rule.model)]
+        tables.append(rule.model.__tablename__)
+    return tables
 
 
 def in_the_way(metadata: MetaData, order: Sequence[str]) -> set[str]:
@@ -226,15 +223,15 @@ def in_the_way(metadata: MetaData, order: Sequence[str]) -> set[str]:
     }
 
 
-async def test_purge_takes_care_of_every_row_that_would_stop_it() -> None:
+def test_purge_takes_care_of_every_row_that_would_stop_it() -> None:
     """Else purge fails for good once the first such row is there."""
-    assert not in_the_way(Base.metadata, await purged()), "delete these in app/crud/trash.py, first"
+    assert not in_the_way(Base.metadata, purged()), "delete these in app/crud/trash.py, first"
 
 
-async def test_everything_that_can_be_in_the_trash_is_purged() -> None:
+def test_everything_that_can_be_in_the_trash_is_purged() -> None:
     tables = {table.name for table in Base.metadata.sorted_tables if "deleted_at" in table.columns}
     assert len(tables) > 2
-    assert tables <= set(await purged()), "delete these in app/crud/trash.py"
+    assert tables <= set(purged()), "delete these in app/crud/trash.py"
 
 
 @pytest.mark.parametrize(

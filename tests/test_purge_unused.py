@@ -24,12 +24,16 @@ from tests.support import faults, mails
 from tests.support.client import Client, Person
 
 DAYS = 30
+LIMITS = trash.Limits(utc_now())
+[TAGS] = [rule for rule in trash.RULES if rule.name == "tags"]
 
 
 async def purge(client: Client, **overrides: object) -> dict[str, int]:
     given = client.app.state.settings
     settings = make_settings(given.database_url, given.data_dir, **overrides)
-    return await purging.purge(client.database, settings)
+    done = await purging.purge(client.database, settings)
+    assert not done.failures
+    return dict(done.counts)
 
 
 async def names(database: Database) -> set[str]:
@@ -50,7 +54,7 @@ async def test_tags_that_no_post_has_are_purged(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Posts in the trash may come back, and then have theirs."""
-    monkeypatch.setattr(trash, "TAGS_BATCH", 2)
+    monkeypatch.setattr(trash, "TAGS_LOOK", 2)
     ana = await client.user()
     await leave(ana, "a", "b", "c")
     await ana.write(tags=["kept"], status="draft")
@@ -96,10 +100,10 @@ async def test_a_post_that_meets_a_tag_just_purged_makes_it_anew(
     ana = await client.user()
     await leave(ana, "gone", "other")
     async with other_process.begin() as session:
-        last, unused = await trash.find_unused_tags(session, after=0)
-        assert len(unused) == 2
-        assert await trash.find_unused_tags(session, after=last) == (0, [])
-        assert await trash.forget_tags(session, ids=unused) == 2
+        unused = await TAGS.look(session, LIMITS, None)
+        assert (len(unused.keys), unused.next) == (2, None)
+        assert await TAGS.look(session, LIMITS, max(unused.keys)) == ([], None)
+        assert await TAGS.delete(session, unused.keys, LIMITS) == 2
         written = asyncio.create_task(ana.write(tags=["gone"]))
         await asyncio.wait([written], timeout=0.3)
         assert not written.done()
@@ -148,8 +152,8 @@ async def test_purging_and_tagging_at_once(client: Client) -> None:
 async def test_a_deadlock_of_the_purge_is_tried_again(client: Client) -> None:
     await leave(await client.user(), "a")
     async with client.database.begin(readonly=True) as session:
-        _, ids = await trash.find_unused_tags(session, after=0)
-    delete = partial(trash.forget_tags, ids=ids)
+        found = await TAGS.look(session, LIMITS, None)
+    delete = partial(TAGS.delete, keys=found.keys, limits=LIMITS)
     transient, gone = faults.TRANSIENT[client.database.dialect][0], faults.GONE
     for fault in (transient, gone[client.database.dialect]):
         times = RETRIES + 1 if fault is transient else 1
@@ -169,7 +173,7 @@ async def test_mails_of_long_ago_are_purged(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those sent, and those given up; what is yet to be sent stays, however old."""
-    monkeypatch.setattr(trash, "BATCH", 2)
+    monkeypatch.setattr(trash, "LOOK", 2)
     long_ago, lately = [-timedelta(days=days).total_seconds() for days in (DAYS + 1, DAYS - 1)]
     for state in MailState:
         for due in (long_ago, lately):

@@ -27,7 +27,7 @@ TAGS = ["a", "b", "c", "d", "e"]
 async def mended(client: Client) -> int:
     given = client.app.state.settings
     settings = make_settings(given.database_url, given.data_dir)
-    return (await purging.purge(client.database, settings))[purging.MENDED]
+    return (await purging.purge(client.database, settings)).mended["counts of tags"]
 
 
 async def set_counts(database: Database, **counts: int) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from app.crud import tags
 from app.database import Database
 from app.models.tags import Tag
-from app.tasks import purge as purging
+from app.tasks import repair
 from tests.conftest import wipe
 from tests.support.client import Client, Person
 from tests.support.crowd import at_once, patient_app, statuses
@@ -82,7 +82,7 @@ async def test_everything_at_once_loses_no_count(client: Client) -> None:
     paths = [f"/posts/{post['id']}" for post in posts]
 
     async def mend() -> httpx2.Response:
-        assert await purging.mend_tag_counts(client.database) == 0
+        assert await repair.mend_tag_counts(client.database) == 0
         return httpx2.Response(200)
 
     for turn in range(4):

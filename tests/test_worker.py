@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from app.crud import outbox
 from app.database import Database
 from app.models.outbox import MailState
 from app.tasks import worker as working
+from app.tasks.purge import Purged
 from app.tasks.queue import DELIVER, ENOUGH, PURGE, SWEEP, Publisher
 from app.tasks.worker import celery_with_tasks
 from tests.conftest import make_settings
@@ -165,6 +167,23 @@ async def test_the_nightly_purge_does_what_the_command_does(
     await worker.run(PURGE)
     [line] = [entry for entry in logs.entries() if entry["logger"] == "app.worker"]
     assert (line["message"], line["posts"], line["users"], line["events"]) == ("purged", 1, 0, 0)
+
+
+async def test_what_could_not_be_purged_is_told(
+    worker: Worker, logs: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: Any) -> Purged:
+        return Purged(Counter(posts=0, tags=1), failures={"posts": ConnectionRefusedError()})
+
+    monkeypatch.setattr(working, "purge", refused)
+    await worker.run(PURGE)
+    done, left = [entry for entry in logs.entries() if entry["logger"] == "app.worker"]
+    assert (done["message"], done["posts"], done["tags"]) == ("purged", 0, 1)
+    assert (left["message"], left["rule"], left["error"]) == (
+        "not all purged",
+        "posts",
+        "ConnectionRefusedError",
+    )
 
 
 # --- One event loop a process ----------------------------------------------------------------

@@ -136,7 +136,7 @@ def _matching(deleted: bool, filters: tuple[str, ...], held: Held) -> Select[Any
         _HAVING_ROLE.filter(held) if name == "role" else _FILTERS[name] for name in filters
     ]
     matching = select(User.id).where(*conditions)
-    return matching.where(User.deleted_at.is_not(None)) if deleted else matching
+    return matching.where(User.can_be_restored()) if deleted else matching
 
 
 @lru_cache(32)

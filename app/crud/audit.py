@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import datetime
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import CursorResult, bindparam, delete, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.context import request_context
@@ -16,14 +15,13 @@ from app.core.failures import described
 from app.crud.listings import Listing, filters_of
 from app.crud.pages import PageOf, Pages
 from app.database import Database
-from app.models.audit import PURGING, AuditAct, AuditEvent
+from app.models.audit import AuditAct, AuditEvent
 from app.models.base import Row
 from app.models.sessions import MAX_IP, MAX_USER_AGENT
 from app.schemas.audit import AuditQuery
 
 # An act is done to a row, or to something that is only known by its name.
 Subject = Row | tuple[str, int] | None
-PURGE_BATCH = 5_000
 # Well before the request's deadline: what is answered does not hang on it.
 RECORD_SECONDS = 1.0
 log = logging.getLogger("app.audit")
@@ -87,20 +85,6 @@ def _named(subject: Subject) -> tuple[str, int] | tuple[None, None]:
     if isinstance(subject, Row):
         return _SUBJECTS[subject.__tablename__], subject.id
     return subject or (None, None)
-
-
-async def purge(session: AsyncSession, *, before: datetime) -> int:
-    """Delete events from before a moment, the oldest first; returns how many.
-
-    No more than PURGE_BATCH at once: a year of them may take longer than a statement may.
-    """
-    oldest = select(AuditEvent.id).where(AuditEvent.created_at < before)
-    oldest = oldest.order_by(AuditEvent.created_at, AuditEvent.id).limit(PURGE_BATCH)
-    ids = list(await session.scalars(oldest))
-    statement = delete(AuditEvent).where(AuditEvent.id.in_(ids))
-    options = {PURGING: True, "synchronize_session": False}
-    result = await session.execute(statement, execution_options=options)
-    return cast("CursorResult[Any]", result).rowcount
 
 
 def _item(row: tuple[Any, ...]) -> dict[str, Any]:

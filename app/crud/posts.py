@@ -126,7 +126,8 @@ async def get_for_update(session: AsyncSession, *, caller: Caller, post_id: int)
 async def get_for_restore(session: AsyncSession, *, caller: Caller, post_id: int) -> Post:
     """A post, live or in the trash, that the caller sees there; locked. NotFound otherwise."""
     view = View.of(caller)
-    seen = or_(Post.deleted_at.is_(None) & visible(view), in_trash(view))
+    is_there = in_trash(view) & Post.can_be_restored()
+    seen = or_(Post.deleted_at.is_(None) & visible(view), is_there)
     statement = select(Post).where(Post.id == post_id, seen).params(**_me(caller))
     statement = statement.options(*_LOADED).execution_options(**{INCLUDE_DELETED: True})
     return await one_or_404(session, statement.with_for_update(of=Post))

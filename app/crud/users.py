@@ -147,7 +147,9 @@ async def get_for_update(
 ) -> User:
     """A user, locked, with their roles and what these permit, or NotFound."""
     statement = select(User).where(User.id == user_id).options(_WITH_PERMISSIONS)
-    statement = statement.execution_options(**{INCLUDE_DELETED: include_deleted})
+    if include_deleted:
+        statement = statement.where(User.deleted_at.is_(None) | User.can_be_restored())
+        statement = statement.execution_options(**{INCLUDE_DELETED: True})
     return await one_or_404(session, statement.with_for_update(of=User))
 
 

@@ -13,7 +13,7 @@ from app.models.base import MARIADB_TABLE, Base, BigId, utc_now
 from app.models.sessions import MAX_IP, MAX_USER_AGENT
 
 MAX_REQUEST_ID = 64
-# The execution option of the one statement that may delete events.
+# The execution option of the purge, which alone may delete events.
 PURGING = "audit_purging"
 
 

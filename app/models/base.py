@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     DateTime,
     Dialect,
     Executable,
@@ -43,6 +44,8 @@ MARIADB_TABLE = {
     "sqlite_autoincrement": True,
 }
 INCLUDE_DELETED = "include_deleted"
+# `deleted_at` of a row whose purge has begun: it cannot come back without what belonged to it.
+CONDEMNED = datetime(1970, 1, 1, tzinfo=UTC)
 S = TypeVar("S", bound=Executable)
 
 
@@ -170,6 +173,11 @@ class SoftDelete:
     `execution_options(include_deleted=True)`."""
 
     deleted_at: Mapped[datetime | None] = mapped_column(default=None, sort_order=92)
+
+    @classmethod
+    def can_be_restored(cls) -> ColumnElement[bool]:
+        """Return the condition for rows in the trash whose purge has not begun."""
+        return cls.deleted_at > CONDEMNED
 
 
 class Guarded:

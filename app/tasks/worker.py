@@ -72,9 +72,11 @@ class Jobs:
 
     def purge(self) -> None:
         """Delete what is too old to be kept."""
-        counts = self._try(lambda database: purge(database, self._settings))
-        if counts is not None:
-            log.info("purged", extra=counts)
+        done = self._try(lambda database: purge(database, self._settings))
+        if done is not None:
+            log.info("purged", extra=done.counts)
+            for name, error in done.failures.items():
+                log.warning("not all purged", extra={**described(error), "rule": name})
 
     def close(self, **_: object) -> None:
         """End the event loop of this process, its connections first; the next task begins anew."""

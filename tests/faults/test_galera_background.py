@@ -19,12 +19,12 @@ from app.models.base import utc_now
 from app.models.outbox import Mail, MailKind
 from app.models.posts import Post
 from app.models.users import User
-from app.tasks import purge as purging
 from app.tasks.delivery import Delivery
 from tests.conftest import make_settings
 from tests.faults.nodes import Nodes, env_of
 from tests.faults.report import Report
 from tests.support.process import run_command
+from tests.support.purging import empty
 
 pytestmark = pytest.mark.faults
 
@@ -75,7 +75,7 @@ async def test_a_mail_is_sent_by_one_of_two_processes(
 async def purged(database: Database, before: datetime, after: float) -> None:
     """Empty the trash, a little later: the first statement of a request takes that long."""
     await asyncio.sleep(after)
-    await purging.empty(database, before=before)
+    await empty(database, before=before)
 
 
 async def test_a_user_is_purged_or_restored(

@@ -1,0 +1,34 @@
+"""What is kept beside rows, set right where it is missing or wrong.
+
+A version that does not keep it may have served beside this one (docs/adr/0022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+
+from app.crud import search_index, tags
+from app.database import Database
+
+
+async def mend_tag_counts(database: Database) -> int:
+    """Set right what `Tag.post_count` says where it is wrong; return how many were.
+
+    Found without locks, then counted again one by one with the tag locked, each in a transaction
+    of its own.
+    """
+    mended = last = 0
+    while True:
+        async with database.begin(readonly=True) as session:
+            last, wrong = await tags.find_miscounted(session, after=last)
+        for tag_id in wrong:
+            mended += await database.run(partial(tags.recount, tag_id=tag_id))
+        if not last:
+            return mended
+
+
+REPAIRS: Mapping[str, Callable[[Database], Awaitable[int]]] = {
+    "counts of tags": mend_tag_counts,
+    "words of rows": search_index.fill,
+}
