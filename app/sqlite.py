@@ -42,8 +42,6 @@ def open_raw(
     options: dict[str, Any] = {**given, "timeout": busy_seconds, "isolation_level": None}
     options["check_same_thread"] = False  # one at a time uses it, but not always the same one
     connection: sqlite3.Connection = sqlite3.connect(path, **options)
-    # SQLite's own knows ASCII alone: a search for `é` would not find `É`.
-    connection.create_function("lower", 1, _lower, deterministic=True)
     # First: what was opened to be shared stays so.
     first = ["locking_mode=EXCLUSIVE"] if exclusive else []
     try:
@@ -53,10 +51,6 @@ def open_raw(
         connection.close()
         raise
     return connection
-
-
-def _lower(value: Any) -> Any:
-    return value.lower() if isinstance(value, str) else value
 
 
 class Opener:

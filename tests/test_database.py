@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pymysql
 import pytest
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import (
     DBAPIError,
     IntegrityError,
@@ -22,6 +25,7 @@ from app import database
 from app.core.exceptions import Conflict, Unavailable
 from app.core.failures import described, is_of_database
 from app.db import errors
+from app.models.base import UtcDateTime
 from tests.conftest import make_settings
 from tests.support.faults import sqlite_error
 
@@ -204,3 +208,21 @@ def test_what_is_logged_is_the_first_error_of_the_chain(
     assert described(ValueError("none")) == {"error": "ValueError"}
     assert is_of_database(error)
     assert not is_of_database(ValueError("none"))
+
+
+@pytest.mark.parametrize("kind", [mysql, postgresql, sqlite])
+def test_moments_are_written_in_utc(kind: Any) -> None:
+    dialect: Any = kind.dialect()
+    convert: Any = UtcDateTime().dialect_impl(dialect).bind_processor(dialect) or (
+        lambda value: value
+    )
+    east = datetime(2026, 1, 1, 1, 30, tzinfo=timezone(timedelta(hours=2)))
+    written = {
+        "mysql": datetime.fromisoformat("2025-12-31 23:30:00"),
+        "postgresql": east,
+        "sqlite": "2025-12-31 23:30:00.000000",
+    }
+    assert convert(east) == written[dialect.name]
+    assert convert(None) is None
+    with pytest.raises(ValueError, match="time zone"):
+        convert(datetime.fromisoformat("2026-01-01"))

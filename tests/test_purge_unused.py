@@ -125,7 +125,7 @@ async def test_a_tag_that_vanishes_between_is_made_once_more(
 
     monkeypatch.setattr(Unit, "insert_if_missing", once)
     assert (await ana.write(tags=["a"]))["tags"] == ["a"]
-    assert calls == [{"name": "a"}] * 2
+    assert [values for values in calls if "name" in values] == [{"name": "a"}] * 2
 
 
 async def test_purging_and_tagging_at_once(client: Client) -> None:

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, select
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.context import RequestContext, current
+from app.core.exceptions import Overloaded
 from app.core.words import index_words, search_words
+from app.crud import pages as listing_pages
+from app.crud import search_index, shares
+from app.crud.search import Search, Unindexed
+from app.crud.shares import Share
+from app.database import Database
+from app.models.posts import Post
+from app.models.search import PostSearch, SearchRow
 from tests.support.client import Client
 
 CORPUS = [
@@ -194,3 +208,161 @@ def test_words_are_written_in_ascii_and_keep_their_beginnings() -> None:
         for end in range(3, len(word) + 1):
             [beginning] = search_words(word[:end])
             assert written.startswith(beginning)
+
+
+@pytest.mark.parametrize(
+    ("kind", "found", "tested"),
+    [
+        (sqlite, "fts_posts MATCH", "json_each"),
+        (mysql, "IN BOOLEAN MODE", "REGEXP"),
+        (postgresql, "AS TSQUERY", "AS TSQUERY"),
+    ],
+)
+def test_each_database_is_asked_in_its_own_way(kind: Any, found: str, tested: str) -> None:
+    """Also those that are not there when the tests run on SQLite alone."""
+    dialect: Any = kind.dialect()
+    search = Search.of(PostSearch, Post.id)
+    assert found in str(search.found.compile(dialect=dialect))
+    assert tested in str(select(search.test).compile(dialect=dialect))
+    column = str(select(Unindexed(Post.title)).compile(dialect=dialect))
+    assert ("+posts.title" in column) == (dialect.name == "sqlite")
+
+
+# --- Words that are missing --------------------------------------------------------------------
+
+
+async def forget_words(database: Database, model: type[SearchRow] = PostSearch) -> None:
+    async with database.begin() as session:
+        await session.execute(delete(model))
+
+
+async def test_words_that_are_missing_are_written(client: Client) -> None:
+    ana = await client.user()
+    made = [await ana.write(f"Bread {number}", content="-") for number in range(3)]
+    await ana.delete(f"/posts/{made[0]['id']}")
+    await forget_words(client.database)
+    assert await titles(ana, "/posts", "title", q="bread") == []
+    # One that is changed meanwhile has words again.
+    await ana.patch(f"/posts/{made[1]['id']}", {"title": "Bread and wine"})
+    assert await search_index.fill(client.database) >= 2
+    assert await search_index.fill(client.database) == 0
+    assert len(await titles(ana, "/posts", "title", q="bread")) == 2
+    assert await titles(ana, "/posts", "title", q="bread", deleted=True) == ["Bread 0"]
+
+
+async def test_words_that_somebody_writes_meanwhile_are_no_error(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ana = await client.user()
+    for number in range(3):
+        await ana.write(f"Bread {number}", content="-")
+    await forget_words(client.database)
+    write, calls = search_index._write, []
+
+    async def late(session: AsyncSession, **given: Any) -> None:
+        calls.append(given)
+        await write(session, **given)
+        if len(calls) == 1:
+            await write(session, **given)
+
+    monkeypatch.setattr(search_index, "_write", late)
+    assert await search_index.fill(client.database) == 3
+    assert len(await titles(ana, "/posts", "title", q="bread")) == 3
+
+
+async def test_words_of_rows_that_go_meanwhile_are_let_go(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ana = await client.user()
+    await ana.write("Bread", content="-")
+    await forget_words(client.database)
+    write = search_index._write
+
+    async def late(session: AsyncSession, **given: Any) -> None:
+        # As if by somebody else: the insert finds no post.
+        await session.execute(delete(Post))
+        await write(session, **given)
+
+    monkeypatch.setattr(search_index, "_write", late)
+    assert await search_index.fill(client.database) == 0
+
+
+# --- A share of their own ----------------------------------------------------------------------
+
+
+def test_a_few_are_let_in_at_a_time_and_fewer_of_one_network() -> None:
+    share = Share()
+    with ExitStack() as inside:
+        for ip in ("192.0.2.1", "192.0.2.2"):
+            taken = shares.MAX_OF_NETWORK if ip.endswith("1") else shares.MAX_AT_ONCE
+            token = current.set(RequestContext(request_id="", ip=ip))
+            try:
+                for _ in range(min(taken, shares.MAX_AT_ONCE - share._inside.total())):
+                    inside.enter_context(share.taken())
+                with pytest.raises(Overloaded), share.taken():
+                    pass
+            finally:
+                current.reset(token)
+    assert not share._inside
+
+
+async def test_searches_beyond_the_share_are_refused_at_once(client: Client) -> None:
+    searches = client.app.state.pages.searches
+    with ExitStack() as inside:
+        for _ in range(shares.MAX_AT_ONCE):
+            searches._inside["elsewhere"] += 1
+        inside.callback(searches._inside.clear)
+        refused = await client.get("/posts", params={"q": "bread"})
+        assert (refused.status_code, refused.json()["code"]) == (503, "service_unavailable")
+        assert int(refused.headers["retry-after"]) > 0
+        assert (await client.get("/posts")).status_code == 200
+    assert (await client.get("/posts", params={"q": "bread"})).status_code == 200
+
+
+async def test_who_asks_what_is_being_counted_waits_for_that(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ana = await client.user()
+    await ana.write("Bread", content="-")
+    pages = client.app.state.pages
+    pages._totals.clear()
+    find_out, counted = pages._find_out, []
+
+    async def slowly(*given: Any) -> tuple[int, ...]:
+        counted.append(given)
+        await asyncio.sleep(0.2)
+        found: tuple[int, ...] = await find_out(*given)
+        return found
+
+    monkeypatch.setattr(pages, "_find_out", slowly)
+    asked = [asyncio.create_task(client.get("/posts")) for _ in range(4)]
+    await asyncio.sleep(0.05)
+    asked.pop().cancel()
+    assert {(await answer).json()["total"] for answer in asked} == {1}
+    assert len(counted) == 1
+    assert not pages._counting
+
+
+async def test_a_count_that_takes_long_is_remembered_while_others_write(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing_pages, "_DEAR_SECONDS", -1)
+    monkeypatch.setattr(listing_pages, "_COUNTING_SHARE", 1e-9)
+    memory = client.app.state.pages
+    # Of this test alone: what takes long is remembered for a minute.
+    monkeypatch.setattr(memory, "_totals", {})
+    ana = await client.user()
+    for number in range(3):
+        await ana.write(f"Post {number}")
+    asked = {"page_size": 1}
+    assert (await client.get("/posts", params=asked)).json()["total"] == 3
+    await ana.write("Post 3")
+    first = (await client.get("/posts", params=asked)).json()
+    assert (first["total"], first["total_is_exact"]) == (3, True)
+    # It never contradicts the page it is shown with.
+    last = (await client.get("/posts", params=asked | {"page": 4})).json()
+    assert (last["total"], len(last["items"]), last["has_next"]) == (4, 1, False)
+    beyond = (await client.get("/posts", params=asked | {"page": 9})).json()
+    assert (beyond["items"], beyond["total"]) == ([], 3)
+    third = (await client.get("/posts", params=asked | {"page": 3})).json()
+    assert (third["total"], third["total_is_exact"], third["has_next"]) == (4, False, True)

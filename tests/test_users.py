@@ -150,8 +150,6 @@ async def test_users_are_filtered(client: Client) -> None:
     assert await names(admin, **by_name) == ["Ana Ruiz", "Luis Gil", "Root"]
     assert await names(admin, q="RUIZ") == ["Ana Ruiz"]
     assert await names(admin, q=ana.email.upper()) == ["Ana Ruiz"]
-    assert await names(admin, q="%") == []
-    assert await names(admin, q="_") == []
     assert await names(admin, role="admin") == ["Root"]
     assert await names(admin, role="user", **by_name) == ["Ana Ruiz", "Luis Gil", "Root"]
     assert await names(admin, role="nobody has it") == []

@@ -117,7 +117,7 @@ async def list_users(pages: Pages, *, query: UserQuery) -> PageOf[dict[str, Any]
     given = filters_of(query)
     held = Held.few
     if "role" in given:
-        held = await _HAVING_ROLE.held(pages.reader, query, given)
+        held = await _HAVING_ROLE.held(pages, query, given)
     words = sought(query)
     listing = _listing(query.deleted, tuple(given), held, is_search=bool(words))
     return await pages.page(listing, query, given | words)
@@ -181,7 +181,7 @@ async def list_members(
 ) -> PageOf[dict[str, Any]]:
     """Users who have a role, or NotFound; with what is private about them only for `users:read`."""
     given = {"role_id": role_id}
-    held = await _MEMBERS.held(pages.reader, query, given)
+    held = await _MEMBERS.held(pages, query, given)
     page = await pages.page(_members(held), query, given)
     # Only an empty page leaves open whether there is such a role: one statement less otherwise.
     if not page.items:

@@ -19,8 +19,9 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from app.crud.pages import Pages
 from app.models.base import Row
-from app.reading import Query, Reader
+from app.reading import Query
 from app.schemas.pages import PageQuery
 
 # Asking costs (rows up to the end of the page) * (rows of the table) / (those that have it);
@@ -74,9 +75,9 @@ class Holders:
         """Return the filter, written for so many."""
         return self._filters[held]
 
-    async def held(self, reader: Reader, query: PageQuery, given: Mapping[str, Any]) -> Held:
+    async def held(self, pages: Pages, query: PageQuery, given: dict[str, Any]) -> Held:
         """Return how to write the filter for a page: count who has it, as far as need be."""
         needed = query.page_size * (1 if query.cursor else query.page)
         enough = _ROOT_OF_ROWS * isqrt(needed)
-        [(found,)] = await reader.rows(self._up_to_enough, {**given, "enough": enough})
+        (found,) = await pages.counted(self._up_to_enough, {**given, "enough": enough})
         return Held.many if found == enough else Held.few

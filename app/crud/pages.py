@@ -39,7 +39,7 @@ _PADDED_TO = 64
 REMEMBER_SECONDS = 1.0
 # A count that takes longer than this is remembered while others write, and for so long that
 # counting takes at most this share of the time.
-_DEAR_SECONDS = 0.02
+_DEAR_SECONDS = 0.05
 _COUNTING_SHARE = 0.05
 MAX_REMEMBER_SECONDS = 60.0
 # What a search finds is counted up to here; of common words, among so many rows.
@@ -55,6 +55,11 @@ class Total:
 
     rows: int
     is_exact: bool = True
+
+    def fits(self, skipped: int, found: int, size: int) -> bool:
+        """Whether so many rows behind those that are skipped, up to one more than a page of this
+        size has, are what this total says there are."""
+        return found == max(0, min(size + 1, self.rows - skipped))
 
     def beside(self, skipped: int, found: int, *, is_last: bool) -> Total:
         """Return the total that goes with a page on which so many rows were found, one more than
@@ -230,6 +235,11 @@ class Pages:
         found, is_common = await self._rows(listing, sort, limited, start=start)
         _learn(starts, found[:size], size, number, descending=sort.startswith("-"))
         total = await self._total(listing, given, is_common=is_common)
+        if listing.search is None and not total.fits(limited["offset"], len(found), size):
+            # Another process has written, or the count is one that is remembered for long.
+            starts.clear()
+            found, _ = await self._rows(listing, sort, limited, start=None)
+            total = await self._total(listing, given, is_common=False, anew=True)
         return self._enveloped(listing, query, sort, found, total)
 
     async def _rows(
@@ -266,22 +276,33 @@ class Pages:
             _keep(self._starts, name, known)
         return known.found
 
-    async def _total(self, listing: Listing[T], given: dict[str, Any], *, is_common: bool) -> Total:
+    async def _total(
+        self,
+        listing: Listing[T],
+        given: dict[str, Any],
+        *,
+        is_common: bool,
+        anew: bool = False,
+    ) -> Total:
         if listing.search is None:
-            counts = [await self._count(query, given) for query in listing.counts()]
+            counts = [await self.counted(query, given, anew=anew) for query in listing.counts()]
             return Total(sum(rows for (rows,) in counts))
         if is_common:
             given = given | {"walked": _WALKED_COUNTING}
-            found, looked_at = await self._count(listing.walked_count(), given)
+            found, looked_at = await self.counted(listing.walked_count(), given)
             return Total(min(found, MAX_COUNTED), looked_at < _WALKED_COUNTING)
-        (found,) = await self._count(listing.bounded_count(), given | {"bound": MAX_COUNTED + 1})
+        (found,) = await self.counted(listing.bounded_count(), given | {"bound": MAX_COUNTED + 1})
         return Total(min(found, MAX_COUNTED), found <= MAX_COUNTED)
 
-    async def _count(self, query: Query, given: dict[str, Any]) -> tuple[int, ...]:
+    async def counted(
+        self, query: Query, given: dict[str, Any], *, anew: bool = False
+    ) -> tuple[int, ...]:
+        """The one row of a query that counts, as it is remembered; `anew` unless it takes long."""
         # By what the query really uses: a count that is the same for everybody is made once.
         name = query, self.reader.arguments(query, given)
         known = self._totals.get(name)
-        if known is not None and known.holds(self.reader.version(query)):
+        is_known = known is not None and known.holds(self.reader.version(query))
+        if known is not None and is_known and (known.is_dear or not anew):
             return known.found
         counting = self._counting.get(name)
         if counting is None:

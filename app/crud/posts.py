@@ -252,7 +252,7 @@ async def list_posts(
         filters = (*filters, "mine")
     held = Held.few
     if "tag" in given:
-        held = await _TAGGED.held(pages.reader, query, given)
+        held = await _TAGGED.held(pages, query, given)
     words = sought(query)
     listing = _listing(view, query.deleted, filters, held, is_search=bool(words))
     return await pages.page(listing, query, given | words | _me(caller))

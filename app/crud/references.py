@@ -31,12 +31,14 @@ def few(keys: Sequence[Any]) -> list[Sequence[Any]]:
 
 @cache
 def cascading(model: type[Base]) -> tuple[Column, ...]:
-    """Return the columns of other tables whose rows the database deletes with those of this one."""
+    """Return the columns of other tables whose rows the database deletes with those of this one;
+    but for tables that have one row for each, which go with it at no cost."""
     return tuple(
         _attribute(mapper.class_, key.parent)
         for mapper in sorted(Base.registry.mappers, key=lambda mapper: mapper.class_.__name__)
         for key in inspect(mapper.class_).local_table.foreign_keys
         if key.column.table is inspect(model).local_table and key.ondelete == "CASCADE"
+        if [key.parent] != [*inspect(mapper.class_).primary_key]
     )
 
 

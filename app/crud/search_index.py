@@ -27,15 +27,21 @@ async def fill(database: Database) -> int:
     for model in SEARCHED:
         last = 0
         while rows := await _missing(database, model, last):
-            last, total = rows[-1]["id"], total + len(rows)
-            try:
-                await database.run(partial(_write, model=model, rows=rows))
-            except IntegrityError:
-                # One was written, or deleted for good, meanwhile: those that are missing still.
-                again = await _missing(database, model, rows[0]["id"] - 1)
-                total -= len(rows)
-                last = again[0]["id"] - 1 if again else last
+            last = rows[-1]["id"]
+            total += await _written(database, model, rows)
     return total
+
+
+async def _written(database: Database, model: type[SearchRow], rows: list[dict[str, Any]]) -> int:
+    """Write the words of some rows, all at once if nobody has written or deleted one meanwhile;
+    return how many rows that were."""
+    try:
+        await database.run(partial(_write, model=model, rows=rows))
+    except IntegrityError:
+        if len(rows) == 1:
+            return 0
+        return sum([await _written(database, model, [row]) for row in rows])
+    return len(rows)
 
 
 async def _missing(database: Database, model: type[SearchRow], last: int) -> list[dict[str, Any]]:

@@ -113,7 +113,8 @@ def _positions(page: PageOf[Any]) -> list[tuple[str, str]]:
             found.append(("prev", f"page={page.page - 1}"))
         if page.has_next:
             found.append(("next", f"page={page.page + 1}"))
-        found.append(("last", f"page={max(page.total_pages, 1)}"))
+        if page.total_is_exact:
+            found.append(("last", f"page={max(page.total_pages, 1)}"))
     elif page.next_cursor:
         found.append(("next", urlencode({"cursor": page.next_cursor})))
     return found
