@@ -328,9 +328,9 @@ class Pages:
         [row] = await self.reader.rows(query, given)
         found = tuple(map(int, row))
         now = time.monotonic()
-        dear = min((now - began) / _COUNTING_SHARE, MAX_REMEMBER_SECONDS)
         is_dear = now - began > _DEAR_SECONDS
-        kept = _Remembered(version, now + max(dear, REMEMBER_SECONDS), found, is_dear)
+        dear = min((now - began) / _COUNTING_SHARE, MAX_REMEMBER_SECONDS)
+        kept = _Remembered(version, now + (dear if is_dear else REMEMBER_SECONDS), found, is_dear)
         _keep(self._totals, name, kept)
         return found
 

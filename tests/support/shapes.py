@@ -13,7 +13,7 @@ def _keys(names: str, **inner: Shape) -> Shape:
 
 
 def _page(item: Shape) -> Shape:
-    names = "total page page_size total_pages has_next has_prev next_cursor"
+    names = "total total_is_exact page page_size total_pages has_next has_prev next_cursor"
     return _keys(names, items=item)
 
 
