@@ -583,7 +583,7 @@ def definition(content: bytes, start: bytes) -> bytes:
         (b"CREATE TABLE public.outbox", b"{}COPY outbox FROM PROGRAM 'touch {canary}';"),
         (b"CREATE TABLE public.outbox", b"CREATE TABLE x (a oid DEFAULT lo_import('{canary}'));{}"),
         (b"COPY public.outbox", b"COPY public.outbox FROM PROGRAM 'touch {canary}';"),
-        (b"CREATE INDEX ix_posts_title", b"DO $$BEGIN END$$;"),
+        (b"CREATE INDEX ix_posts_by_title", b"DO $$BEGIN END$$;"),
         (b"ALTER TABLE ONLY public.tags\n    ADD", b"ALTER ROLE x SUPERUSER;"),
     ],
 )
