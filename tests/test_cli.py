@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from app import seeding
 from app.core.i18n import find
@@ -18,6 +18,7 @@ from app.database import Database
 from app.models.audit import AuditAct, AuditEvent
 from app.models.base import INCLUDE_DELETED, utc_now
 from app.models.posts import Post
+from app.models.search import PostSearch
 from app.models.tags import Tag
 from app.models.users import User
 from app.tasks import purge as purging
@@ -261,6 +262,19 @@ async def test_openapi_prints_the_document_and_nothing_else(set_env: SetEnv) -> 
     document = json.loads(printed.stdout)
     assert document["openapi"].startswith("3.1")
     assert "/api/v1/auth/register" in document["paths"]
+
+
+@pytest.mark.usefixtures("same_database")
+async def test_migrating_indexes_words_that_are_missing(client: Client, database: Database) -> None:
+    ana = await client.user("Ana")
+    await ana.write("Bread", content="-")
+    async with database.begin() as session:
+        await session.execute(delete(PostSearch))
+    assert (await client.get("/posts", params={"q": "bread"})).json()["total"] == 0
+    migrated = await invoke("migrate")
+    assert migrated.exit_code == 0
+    assert "Words of 1 rows indexed." in migrated.stderr
+    assert (await client.get("/posts", params={"q": "bread"})).json()["total"] == 1
 
 
 @pytest.mark.usefixtures("same_database")
