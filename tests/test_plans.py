@@ -212,7 +212,7 @@ EXCEPTIONS = (
     Exempt(
         "how many users have each role is shown, and counted",
         lambda name, *_: name.startswith("roles"),
-        Work(100_000, 50_000),
+        Work(200_000, 50_000),
     ),
     Exempt(
         "one user's sessions are sorted",
