@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.context import RequestContext, current
 from app.core.exceptions import Overloaded
-from app.core.words import index_words, search_words
+from app.core.words import _LETTERS, _MAX_REMEMBERED, MAX_WORDS, index_words, search_words
 from app.crud import pages as listing_pages
 from app.crud import search_index, shares
 from app.crud.search import Search, Unindexed
@@ -136,6 +136,19 @@ async def test_words_find_the_same_posts_on_every_database(client: Client) -> No
         await ana.write(text, content="-")
     expected = {q: sorted(CORPUS[place] for place in places) for q, places in FINDS.items()}
     assert {q: sorted(await titles(client, "/posts", "title", q=q)) for q in FINDS} == expected
+
+
+async def test_a_text_of_very_many_words_is_indexed_as_far_as_there_is_room(client: Client) -> None:
+    """Korean syllables are written as three letters: more than PostgreSQL takes as one value."""
+    ana = await client.user()
+    words = [chr(0xAC00 + n // 100) + chr(0xB000 + n % 100) + chr(0xC000) for n in range(20_000)]
+    post = await ana.write("Long", content=" ".join(words))
+    assert await titles(client, "/posts", "title", q=words[0]) == ["Long"]
+    assert await titles(client, "/posts", "title", q=words[-1]) == []
+    assert index_words(post["title"], post["content"]).count(" ") + 1 == MAX_WORDS
+    # Whoever writes in all scripts there are fills no memory.
+    assert index_words("".join(map(chr, range(0x10000, 0x20000))))
+    assert len(_LETTERS) <= _MAX_REMEMBERED
 
 
 async def test_a_search_follows_what_is_written(client: Client) -> None:
