@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, text
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -20,8 +21,9 @@ from app.crud.search import Search, Unindexed
 from app.crud.shares import Share
 from app.database import Database
 from app.models.posts import Post
-from app.models.search import PostSearch, SearchRow
+from app.models.search import SEARCHED, PostSearch, SearchRow, fts_statements
 from tests.support.client import Client
+from tests.support.schema import alembic, connected
 
 CORPUS = [
     "Café Zürich",
@@ -132,8 +134,8 @@ async def titles(client: Client, path: str, name: str, **params: Any) -> list[st
 
 async def test_words_find_the_same_posts_on_every_database(client: Client) -> None:
     ana = await client.user()
-    for text in CORPUS:
-        await ana.write(text, content="-")
+    for title in CORPUS:
+        await ana.write(title, content="-")
     expected = {q: sorted(CORPUS[place] for place in places) for q, places in FINDS.items()}
     assert {q: sorted(await titles(client, "/posts", "title", q=q)) for q in FINDS} == expected
 
@@ -379,3 +381,19 @@ async def test_a_count_that_takes_long_is_remembered_while_others_write(
     assert (beyond["items"], beyond["total"]) == ([], 3)
     third = (await client.get("/posts", params=asked | {"page": 3})).json()
     assert (third["total"], third["total_is_exact"], third["has_next"]) == (4, False, True)
+
+
+def test_the_index_of_sqlite_is_made_by_a_restore_as_by_the_migrations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A migration imports nothing of the app: what both make stands in both."""
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    url = f"sqlite+aiosqlite:///{tmp_path}/migrated.db"
+    alembic(url, "upgrade", "head")
+    with connected(url) as connection:
+        made = connection.scalars(text("SELECT sql FROM sqlite_master WHERE name LIKE 'fts_%'"))
+        found = {sql.replace("IF NOT EXISTS ", "") for sql in made if sql and "fts_" in sql}
+    tables = [model.__tablename__ for model in SEARCHED]
+    wanted = {each for each in fts_statements(tables) if each.startswith("CREATE")}
+    assert wanted <= found
+    assert fts_statements([]) == []
