@@ -24,13 +24,15 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from alembic import context
 from app.config import read_settings
-from app.database import connect, on_cluster
+from app.db.engine import connect, on_cluster
 from app.db.errors import is_transient
-from app.migration_lease import BEAT_SECONDS, LEASES, Lease
-from app.migrations import FTS_PREFIX
+from app.db.fitness import VERSIONS, refusal_of
+from app.db.migration_lease import BEAT_SECONDS, LEASES, Lease
+from app.db.migrations import FTS_PREFIX
+from app.db.poolers import POOLED, is_lent
+from app.db.sqlite import LOCK_WAIT_SECONDS
 from app.models import Base
 from app.models.base import UtcDateTime
-from app.sqlite import LOCK_WAIT_SECONDS
 
 WAIT_SECONDS = 600
 _PAUSE_SECONDS = 0.2
@@ -41,6 +43,7 @@ def run(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
+        version_table=context.config.attributes.get("version_table", VERSIONS),
         compare_type=True,
         # One transaction a migration: on PostgreSQL a failed one leaves nothing.
         transaction_per_migration=True,
@@ -55,8 +58,9 @@ def run(connection: Connection) -> None:
 
 
 def is_apart(table: str | None) -> bool:
-    """Whether a table is in no model: the leases, and SQLite's full-text indexes."""
-    return table == LEASES.name or (table or "").startswith(FTS_PREFIX)
+    """Return whether a table is in no model: leases, SQLite's full-text indexes, and how far the
+    migrations of each package are."""
+    return table == LEASES.name or (table or "").startswith((FTS_PREFIX, VERSIONS))
 
 
 def is_made(index: Index, connection: Connection) -> bool:
@@ -118,6 +122,7 @@ def on_mariadb(connection: Connection) -> Iterator[None]:
         f"SET SESSION lock_wait_timeout={LOCK_WAIT_SECONDS}/*M!100100 , max_statement_time=0 */"
     )
     if on_cluster(connection):
+        refuse_unfit(connection)  # the lease has a table
         yield from leasing(connection)
         return
     # Of the server, not of the database; and at most 64 characters long.
@@ -128,7 +133,11 @@ def on_mariadb(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def on_postgresql(connection: Connection) -> Iterator[None]:
+    # The lock belongs to a session, which has to be ours alone.
+    if is_lent(connection):
+        raise SystemExit(f"cimiento: not migrated: {POOLED}")
     connection.exec_driver_sql("SET statement_timeout = 0")
+    connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 0")
     key = int.from_bytes(sha256(_LOCK.encode()).digest()[:8], "big", signed=True)
     # Not the function that waits: its snapshot would block CREATE INDEX CONCURRENTLY.
     take = text("SELECT pg_try_advisory_lock(:key)").bindparams(key=key)
@@ -175,7 +184,7 @@ def leasing(connection: Connection) -> Iterator[None]:
 
 async def show_alive(lease: Lease, ended: threading.Event) -> None:
     """Count in the row, on a connection of its own, until the migrations have ended."""
-    database = connect(read_settings())
+    database = connect(read_settings(), direct=True)
     while not await asyncio.to_thread(ended.wait, BEAT_SECONDS):
         # A beat that fails is followed by the next.
         with suppress(DBAPIError, OSError, TimeoutError):
@@ -206,11 +215,21 @@ _IN_TURN = {"sqlite": on_sqlite, "mysql": on_mariadb, "postgresql": on_postgresq
 
 def run_in_turn(connection: Connection) -> None:
     with _IN_TURN[connection.dialect.name](connection):
+        refuse_unfit(connection)
         run(connection)
 
 
+def refuse_unfit(connection: Connection) -> None:
+    """End the process, before it changes anything, if the database is not for us."""
+    if reason := refusal_of(connection, frozenset(Base.metadata.tables)):
+        raise SystemExit(f"cimiento: not migrated: {reason}")
+    # Each migration has a transaction of its own; but on SQLite, where it is the lock as well.
+    if connection.dialect.name != "sqlite":
+        connection.rollback()
+
+
 async def connect_and_run() -> None:
-    database = connect(read_settings())
+    database = connect(read_settings(), direct=True)
     try:
         async with database.engine.connect() as connection:
             await connection.run_sync(run_in_turn)

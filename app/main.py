@@ -3,67 +3,53 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
-from starlette.middleware.cors import CORSMiddleware
 
-from app import __version__, database, openapi, throttling
+from app import __version__
 from app.config import LogFormat, Settings, load_settings
-from app.core import logging, problems
+from app.core import i18n, logging
 from app.core.exceptions import Forbidden
-from app.core.middleware import BodyLimit, RequestScope, TrustedHosts
-from app.core.recovery import Deadline, Recover
 from app.core.security import AccessTokens, Passwords
-from app.crud.denials import Denials
-from app.crud.idempotency import REPLAYED, Replay
-from app.crud.pages import Cursors, Pages
-from app.crud.sessions import Identities
-from app.db import errors
-from app.readiness import Readiness
-from app.reading import open_reader
-from app.routers import (
-    account,
-    audit,
-    auth,
-    creating,
-    denials,
-    docs,
-    doors,
-    keys,
-    operations,
-    outbox,
-    posts,
-    recovery,
-    roles,
-    sessions,
-    tags,
-    users,
-)
-from app.routers.admission import LoginAdmission
-from app.routers.shortcut import Shortcut
-from app.tasks.engine import engine_for
+from app.crud.idempotency_keys import ReplayedResponse
+from app.crud.sessions import TokenAuthenticator
+from app.db import engine, errors
+from app.db.cursors import CursorSigner
+from app.db.pagination import Paginator
+from app.db.queries import open_query_runner
+from app.db.transactions import open_transaction_runner
+from app.observability.readiness import Readiness
+from app.observability.telemetry import Telemetry
+from app.rate_limits import limiter
+from app.resources import RESOURCES, Resource, tags_of
+from app.routers import account_pages, docs, operations
 from app.tasks.mail import mailer_for
-from app.telemetry import Telemetry
-from app.writing import open_writer
+from app.tasks.outbox_runner import outbox_runner_for
+from app.web import access_denied, idempotency, openapi, problems, rate_limits
+from app.web.access_denied import AccessDeniedLog
+from app.web.middleware.body_size import BodySizeLimitMiddleware
+from app.web.middleware.cors import CrossOriginMiddleware
+from app.web.middleware.login_admission import LoginAdmissionMiddleware
+from app.web.middleware.request_context import RequestContextMiddleware
+from app.web.middleware.retry import RetryMiddleware
+from app.web.middleware.timeout import TimeoutMiddleware
+from app.web.middleware.trusted_hosts import TrustedHostsMiddleware
+from app.web.route_index import RouteIndex
 
-_ALLOWED = [
-    *("Authorization", "Content-Type", "If-Match", "If-None-Match", "X-Request-ID"),
-    creating.HEADER,
-]
-_EXPOSED = [
-    *("ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After"),
-    *("X-Request-ID", "X-Total-Count", REPLAYED),
-]
 
+def create_app(
+    settings: Settings | None = None,
+    *,
+    passwords: Passwords | None = None,
+    resources: Sequence[Resource] = RESOURCES,
+) -> FastAPI:
+    """Return the application for some settings (default: the environment's), with its resources.
 
-def create_app(settings: Settings | None = None, *, passwords: Passwords | None = None) -> FastAPI:
-    """The application for some settings (default: the environment's).
-
-    Nothing is connected to before the first request. Ends the process on unsafe settings.
+    Connect to nothing before the first request. End the process on unsafe settings.
     """
     settings = settings or load_settings()
     telemetry = _telemetry(settings)
@@ -78,32 +64,41 @@ def create_app(settings: Settings | None = None, *, passwords: Passwords | None 
         generate_unique_id_function=_operation_id,
         telemetry=telemetry.config,
     )
+    _add_state(app, settings, passwords or Passwords(), telemetry)
+    problems.register(app)
+    rate_limits.count_unread(app)
+    app.add_exception_handler(Forbidden, access_denied.refuse)
+    app.add_exception_handler(ReplayedResponse, idempotency.replay)
+    i18n.add_directories(each.locales for each in resources if each.locales)
+    permissions = [name for each in resources for name in each.permissions]
+    openapi.install(app, tags=tags_of(resources), permissions=permissions)
+    _add_routes(app, settings, [each.router for each in resources])
+    _add_middleware(app, settings)
+    return app
+
+
+def _add_state(
+    app: FastAPI, settings: Settings, passwords: Passwords, telemetry: Telemetry
+) -> None:
+    """What lives as long as the app; `close_app` closes it."""
     state = app.state
     state.settings = settings
-    state.database = database.connect(settings)
-    state.passwords = passwords or Passwords()
+    state.database = engine.connect(settings)
+    state.passwords = passwords
     state.tokens = AccessTokens(
         settings.keys, settings.key_pairs, minutes=settings.access_token_minutes
     )
-    state.reader = open_reader(state.database)
-    state.writer = open_writer(state.database)
+    state.query_runner = open_query_runner(state.database)
+    state.transaction_runner = open_transaction_runner(state.database)
     state.readiness = Readiness(state.database, settings)
-    state.pages = Pages(state.reader, Cursors(settings.keys))
-    state.identities = Identities(state.reader, state.tokens)
-    state.denials = Denials(state.database)
-    state.gate = throttling.gate_of(settings)
+    state.paginator = Paginator(state.query_runner, CursorSigner(settings.keys))
+    state.authenticator = TokenAuthenticator(state.query_runner, state.tokens)
+    state.access_denied_log = AccessDeniedLog(state.database)
+    state.rate_limiter = limiter.rate_limiter_of(settings)
     state.telemetry = telemetry
-    telemetry.watch(state.database, state.reader)
+    telemetry.watch(state.database, state.query_runner)
     mailer = telemetry.counting(mailer_for(settings))
-    state.dispatcher = engine_for(state.database, mailer, settings)
-    problems.register(app)
-    doors.count_unread(app)
-    app.add_exception_handler(Forbidden, denials.refuse)
-    app.add_exception_handler(Replay, creating.replay)
-    openapi.install(app)
-    _add_routes(app, settings)
-    _add_middleware(app, settings)
-    return app
+    state.dispatcher = outbox_runner_for(state.database, mailer, settings)
 
 
 @asynccontextmanager
@@ -114,7 +109,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     # What has been made by now stays: the collector need not walk it over and over.
     gc.collect()
     gc.freeze()
-    # `serving.py` finds the app by it.
+    # `server/serving.py` finds the app by it.
     yield {"app": app}
     app.state.readiness.drain()
     # The dispatcher still writes down what it sent; the connections close after it.
@@ -127,17 +122,18 @@ async def close_app(app: FastAPI) -> None:
     state = app.state
     async with AsyncExitStack() as closing:
         closing.push_async_callback(state.database.dispose)
-        closing.push_async_callback(state.reader.dispose)
-        closing.push_async_callback(state.writer.dispose)
+        closing.push_async_callback(state.query_runner.dispose)
+        closing.push_async_callback(state.transaction_runner.dispose)
+        closing.push_async_callback(state.paginator.totals.close)
         closing.push_async_callback(state.telemetry.close)
         closing.push_async_callback(state.readiness.close)
-        closing.push_async_callback(state.gate.close)
+        closing.push_async_callback(state.rate_limiter.close)
 
 
 def _telemetry(settings: Settings) -> Telemetry:
     if not settings.metrics_enabled:
         return Telemetry(settings)
-    from app.metrics import Metrics  # noqa: PLC0415 its libraries are not wanted otherwise
+    from app.observability.metrics import Metrics  # noqa: PLC0415 its libraries are not wanted otherwise
 
     return Metrics(settings)
 
@@ -147,16 +143,14 @@ def _operation_id(route: APIRoute) -> str:
     return route.name
 
 
-def _add_routes(app: FastAPI, settings: Settings) -> None:
-    parts = (auth, sessions, recovery, users, roles, posts, tags, audit, outbox, operations, keys)
-    routers = [each.router for each in parts]
-    app.router.routes.insert(0, Shortcut(route for router in routers for route in router.routes))
+def _add_routes(app: FastAPI, settings: Settings, routers: Sequence[APIRouter]) -> None:
+    app.router.routes.insert(0, RouteIndex(route for router in routers for route in router.routes))
     for router in routers:
         app.include_router(router)
     if settings.metrics_enabled:
         app.include_router(operations.metrics_router)
     app.include_router(docs.errors_router)
-    app.include_router(account.router)
+    app.include_router(account_pages.router)
     if settings.docs_enabled:
         app.include_router(docs.docs_router)
         app.mount("/static/vendor", docs.vendor_assets)
@@ -164,23 +158,24 @@ def _add_routes(app: FastAPI, settings: Settings) -> None:
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
-    """`core/middleware.py` lists them; the last one added is the first one met."""
-    app.add_middleware(Recover, is_transient=errors.is_transient, refusal_of=errors.refusal_of)
-    app.add_middleware(LoginAdmission)
-    app.add_middleware(Deadline, seconds=settings.request_timeout_seconds)
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    """`web/middleware/__init__.py` lists them; the last one added is the first one met."""
+    app.add_middleware(
+        RetryMiddleware, is_transient=errors.is_transient, refusal_of=errors.refusal_of
+    )
+    app.add_middleware(LoginAdmissionMiddleware)
+    app.add_middleware(TimeoutMiddleware, seconds=settings.request_timeout_seconds)
+    app.add_middleware(BodySizeLimitMiddleware, limit=settings.max_body_bytes)
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=_ALLOWED,
-            expose_headers=_EXPOSED,
-            max_age=600,
+            CrossOriginMiddleware, origins=settings.cors_origins, headers=settings.cors_headers
         )
     if "*" not in settings.trusted_hosts:
-        app.add_middleware(TrustedHosts, hosts=settings.trusted_hosts)
-    app.add_middleware(RequestScope, access_log=settings.access_log)
+        app.add_middleware(TrustedHostsMiddleware, hosts=settings.trusted_hosts)
+    app.add_middleware(
+        RequestContextMiddleware,
+        access_log=settings.access_log,
+        special_use_domains=settings.special_use_domains,
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -39,7 +39,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="The median of them counts.")] = 3,
     users: Annotated[int, typer.Option(min=10)] = 1_000,
     posts: Annotated[int, typer.Option(min=100)] = 10_000,
-    growth: Annotated[bool, typer.Option("--growth", help="By size, on SQLite.")] = False,
+    growth: Annotated[bool, typer.Option("--growth", help="By size.")] = False,
     profiled: Annotated[str, typer.Option("--profile", help="Profile the server at a work.")] = "",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all results.")] = None,
 ) -> None:
@@ -50,7 +50,7 @@ def main(
     with _trouble_in_one_line():
         options = Options(seconds, rounds, _in_order(GROWTH_WORKS if growth else names))
         if growth:
-            _run(grow, options, json_file)
+            _run(partial(grow, databases=_databases(databases)), options, json_file)
         elif profiled:
             require_profiler()
             (work,) = _named(profiled, tuple(WORKS))[:1]
@@ -138,8 +138,7 @@ def _parts(results: Results) -> Iterator[str]:
     yield from report.tables(results.measured)
     if results.storms:
         yield report.storm_table(results.storms)
-    if results.growth:
-        yield report.growth_table(results.growth)
+    yield from report.growth_tables(results.growth)
 
 
 def _write(file: Path, results: Results, machine: Machine, options: Options) -> None:

@@ -14,6 +14,8 @@ import itertools
 import multiprocessing
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,11 +23,12 @@ from typing import Annotated
 from urllib.parse import urlencode, urlsplit
 
 import typer
+from sqlalchemy import Engine
 
-from benchmarks.databases import filled
+from benchmarks.databases import Filled, filled
 from benchmarks.dataset import PASSWORD, DataSet
 from benchmarks.machine import Machine, peak_memory_mib, serving_python
-from benchmarks.servers import serving_app
+from benchmarks.servers import Server, serving_app
 
 _OK = 200
 _WATCHED = ("/health", "/api/v1/posts/7", "/api/v1/users/me")
@@ -99,7 +102,7 @@ def login(data: DataSet, user_id: int, network: str) -> bytes:
     return (head + body).encode()
 
 
-def _crowd(pipe: Connection, url: str, requests: list[bytes], pause: float) -> None:
+def crowd(pipe: Connection, url: str, requests: list[bytes], pause: float) -> None:
     """Keep one login of each of the requests in flight until the other end says so."""
 
     async def one(request: bytes, seen: Seen) -> None:
@@ -148,6 +151,26 @@ async def _watch(url: str, data: DataSet, seconds: float) -> dict[str, Seen]:
     return found
 
 
+@contextmanager
+def behind_a_proxy(
+    database: str,
+    data: DataSet,
+    *,
+    limits: bool,
+    add: Callable[[Engine], None] = lambda _: None,
+) -> Iterator[tuple[Filled, Server]]:
+    """Serve a data set, and what `add` adds to it; a proxy may say who it forwards for."""
+    machine = Machine(serving_python(), None, None)
+    settings = {"RATE_LIMIT_ENABLED": str(limits).lower(), "TRUSTED_PROXIES": "127.0.0.1"}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        filled(database, data, machine, Path(folder)) as made,
+    ):
+        add(made.engine)
+        with serving_app(machine, made.environment | settings, Path(folder)) as server:
+            yield made, server
+
+
 def main(
     in_flight: Annotated[int, typer.Option(min=1)] = 540,
     networks: Annotated[int, typer.Option(min=1)] = 6,
@@ -159,32 +182,26 @@ def main(
 ) -> None:
     """Watch a stranger and the other routes while so many right logins are in flight."""
     data = DataSet(users=1_000, posts=100)
-    machine = Machine(serving_python(), None, None)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        filled(database, data, machine, Path(folder)) as made,
-    ):
-        settings = {"RATE_LIMIT_ENABLED": str(limits).lower(), "TRUSTED_PROXIES": "127.0.0.1"}
-        with serving_app(machine, made.environment | settings, Path(folder)) as server:
-            requests = [
-                login(
-                    data,
-                    number % accounts + 1,
-                    f"10.0.{number % networks // 250}.{number % networks % 250 + 1}",
-                )
-                for number in range(in_flight)
-            ]
-            ours, theirs = multiprocessing.Pipe()
-            crowd = multiprocessing.get_context("spawn").Process(
-                target=_crowd, args=(theirs, server.url, requests, pause)
+    with behind_a_proxy(database, data, limits=limits) as (_, server):
+        requests = [
+            login(
+                data,
+                number % accounts + 1,
+                f"10.0.{number % networks // 250}.{number % networks % 250 + 1}",
             )
-            crowd.start()
-            time.sleep(3)
-            found = asyncio.run(_watch(server.url, data, seconds))
-            ours.send(None)
-            crowded: Seen = ours.recv()
-            crowd.join(10)
-            memory = peak_memory_mib(server.pid)
+            for number in range(in_flight)
+        ]
+        ours, theirs = multiprocessing.Pipe()
+        crowding = multiprocessing.get_context("spawn").Process(
+            target=crowd, args=(theirs, server.url, requests, pause)
+        )
+        crowding.start()
+        time.sleep(3)
+        found = asyncio.run(_watch(server.url, data, seconds))
+        ours.send(None)
+        crowded: Seen = ours.recv()
+        crowding.join(10)
+        memory = peak_memory_mib(server.pid)
     typer.echo(f"{database}, {in_flight} in flight, {networks} networks, {accounts} accounts")
     typer.echo(f"  crowd             {crowded}")
     for name, seen in found.items():

@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import URL, make_url
 
+from app.db.tls import Mode, tls_of, without_tls
+from app.db.urls import database_url
 from benchmarks.dataset import SECRET, DataSet, fill
 from benchmarks.machine import Machine
 from benchmarks.servers import migrate
@@ -65,7 +68,7 @@ def filled(
             docs_enabled="true",
         )
         migrate(machine, environment, directory)
-        engine = create_engine(sync_url(name, url))
+        engine = engine_on(name, url)
         try:
             fill(engine, data)
             yield Filled(name, data, engine, environment, directory)
@@ -81,7 +84,7 @@ def empty(name: str, directory: Path, schema: str = NAME) -> Iterator[URL]:
     server = make_url(SERVERS[name])
     # PostgreSQL has to be connected to some database, if only to make another.
     admin = server.set(database="postgres" if name == "postgresql" else None)
-    engine = create_engine(sync_url(name, admin), isolation_level="AUTOCOMMIT")
+    engine = engine_on(name, admin, isolation_level="AUTOCOMMIT")
     force = " WITH (FORCE)" if name == "postgresql" else ""
     drop = text(f"DROP DATABASE IF EXISTS {schema}{force}")
     try:
@@ -95,6 +98,14 @@ def empty(name: str, directory: Path, schema: str = NAME) -> Iterator[URL]:
         engine.dispose()
 
 
-def sync_url(name: str, url: URL) -> URL:
-    url = url.set(drivername=_SYNC_DRIVERS[name])
-    return url.update_query_dict({"charset": "utf8mb4"}) if name == "mariadb" else url
+def engine_on(name: str, url: URL, **options: Any) -> Engine:
+    """An engine that waits, with the TLS that the URL asks for."""
+    url = database_url(url.render_as_string(hide_password=False))
+    if name == "mariadb":
+        # The driver would make Latin-1 of a text.
+        arguments: dict[str, Any] = {"password": (url.password or "").encode()}
+        tls, url = tls_of(url), without_tls(url).update_query_dict({"charset": "utf8mb4"})
+        if tls.is_required:
+            arguments["ssl"] = tls.context()
+        options["connect_args"] = arguments | {"ssl_disabled": tls.mode is Mode.DISABLED}
+    return create_engine(url.set(drivername=_SYNC_DRIVERS[name]), **options)

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select, text
 
-from app.core.keys import SecretKeys
+from app.core.keyring import SecretKeys
 from app.core.permissions import ADMIN_ROLE, USER_ROLE, Permission
 from app.core.security import AccessTokens, Passwords
 from app.core.words import index_words
@@ -159,7 +159,7 @@ def _add_roles(connection: Connection) -> dict[str, int]:
     """The third role, and the ids of all by their names."""
     connection.execute(insert(Role), [{"name": EDITOR_ROLE, "description": "Keeps order."}])
     roles = {role.name: role.id for role in connection.execute(select(Role.id, Role.name))}
-    granted = {"role_id": roles[EDITOR_ROLE], "permission": Permission.posts_moderate.value}
+    granted = {"role_id": roles[EDITOR_ROLE], "permission": Permission.posts_moderate}
     connection.execute(insert(RolePermission), [granted])
     return roles
 

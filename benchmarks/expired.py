@@ -23,14 +23,15 @@ from sqlalchemy import (
     text,
 )
 
-from app.models.audit import AuditAct, AuditEvent
+from app.models.audit_events import AuditAct, AuditEvent
 from app.models.base import Base
-from app.models.idempotency import IdempotencyKey
+from app.models.idempotency_keys import IdempotencyKey
 from app.models.one_time_tokens import OneTimeToken, Purpose
 from app.models.outbox import Mail, MailKind, MailState
 from app.models.posts import Post, PostStatus
+from app.models.refresh_tokens import RefreshToken
 from app.models.roles import Role, RolePermission
-from app.models.sessions import LoginSession, RefreshToken
+from app.models.sessions import LoginSession
 from app.models.tags import PostTag, Tag
 from app.models.users import User, UserRole
 from benchmarks.dataset import CONTENT_LENGTH

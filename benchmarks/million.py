@@ -17,11 +17,10 @@ from typing import Annotated, Any
 
 import httpx2
 import typer
-from sqlalchemy import create_engine
 
-from app.core.keys import SecretKeys
+from app.core.keyring import SecretKeys
 from app.core.security import AccessTokens
-from benchmarks.databases import empty, sync_url
+from benchmarks.databases import empty, engine_on
 from benchmarks.dataset import SECRET
 from benchmarks.machine import Machine, Trouble, serving_python
 from benchmarks.servers import migrate, serving_app
@@ -161,7 +160,7 @@ def main(
             access_log="false",
         )
         migrate(machine, environment, Path(name))
-        engine = create_engine(sync_url(database, url))
+        engine = engine_on(database, url)
         began = time.perf_counter()
         fill_by_sql(engine, volume)
         engine.dispose()

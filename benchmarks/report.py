@@ -44,15 +44,20 @@ def storm_table(storms: Sequence[Storm]) -> str:
     return f"Reading while {LOGGING_IN} connections log in\n\n{aligned([head, *rows])}"
 
 
-def growth_table(measured: Sequence[Measurement]) -> str:
-    """Ratios and requests a second by the size of the data set."""
+def growth_tables(measured: Sequence[Measurement]) -> Iterator[str]:
+    """A table for each database: ratios and requests a second by the size of the data set."""
+    for database, group in groupby(measured, lambda one: one.database):
+        yield f"By size, on {database}\n\n{_by_size(list(group))}"
+
+
+def _by_size(measured: Sequence[Measurement]) -> str:
     works = list(dict.fromkeys(one.work for one in measured))
     head = ["users", "posts", *(name for work in works for name in (work, "req/s"))]
     rows = [
         [f"{users:,}", f"{posts:,}", *(cell for one in group for cell in _size(one))]
         for (users, posts), group in groupby(measured, lambda one: (one.users, one.posts))
     ]
-    return f"By size, on SQLite\n\n{aligned([head, *rows])}"
+    return aligned([head, *rows])
 
 
 def works_table() -> str:

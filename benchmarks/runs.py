@@ -19,7 +19,7 @@ from benchmarks.servers import serving_bare
 from benchmarks.stage import staged
 from benchmarks.storm import Storm, storm
 
-GROWTH_WORKS = ("post", "page", "me", "page450", "cursor")
+GROWTH_WORKS = ("post", "page", "me", "page450", "cursor", "tagged", "users")
 _GROWING_POSTS = [DataSet(1_000, 10**power) for power in (3, 4, 5, 6)]
 _GROWING_USERS = [DataSet(10**power, 10_000) for power in (2, 3, 4, 5)]
 
@@ -79,8 +79,9 @@ def workers_for(database: str, workers: Sequence[int]) -> Sequence[int]:
     return workers if database != "sqlite" else [1]
 
 
-def grow(bench: Bench, results: Results) -> None:
-    """The reading works on SQLite, at growing numbers of posts and then of users."""
-    for data in [*_GROWING_POSTS, *_GROWING_USERS]:
-        with data_on("sqlite", data, bench) as made, staged(made, bench.machine) as stage:
-            results.growth += bench.measure(stage)
+def grow(bench: Bench, results: Results, *, databases: Sequence[str]) -> None:
+    """The reading works, at growing numbers of posts and then of users."""
+    for database in databases:
+        for data in [*_GROWING_POSTS, *_GROWING_USERS]:
+            with data_on(database, data, bench) as made, staged(made, bench.machine) as stage:
+                results.growth += bench.measure(stage)

@@ -64,13 +64,14 @@ def main(
         for name in names:
             with filled(name, DataSet(1_000, 100), machine, Path(directory)) as made:
                 began = time.monotonic()
-                _add_posts(made.engine, posts)
+                add_posts(made.engine, posts)
                 typer.echo(f"{name}: {posts} posts in {time.monotonic() - began:.0f} s")
                 with serving_app(machine, made.environment, Path(directory)) as server:
                     _ask(server.url, rounds)
 
 
-def _add_posts(engine: Engine, total: int) -> None:
+def add_posts(engine: Engine, total: int) -> None:
+    """Make posts with words of every rarity."""
     for rows in _batches(total):
         with engine.begin() as connection:
             connection.execute(insert(Post), rows)

@@ -70,6 +70,17 @@ def serving_bare(machine: Machine, directory: Path) -> Iterator[Server]:
     yield from _until_ended(process, f"http://127.0.0.1:{port}", "/", 1)
 
 
+@contextmanager
+def serving(
+    machine: Machine, command: list[str], environment: Mapping[str, str], directory: Path
+) -> Iterator[Server]:
+    """Something else, given its PORT, on the core of the app's server; it answers at /health."""
+    port = _free_port()
+    environment = {**environment, "PORT": str(port)}
+    process = _started(pinned(command, machine.server_core), environment, directory)
+    yield from _until_ended(process, f"http://127.0.0.1:{port}", "/health", 1)
+
+
 class _Process:
     """A server's process, the leader of a group of its own, with its log in a file."""
 

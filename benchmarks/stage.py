@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 from sqlalchemy import delete, func, select
 
-from app.models.base import Row
+from app.models.base import TimestampedModel
 from app.models.posts import Post
 from app.models.sessions import LoginSession
 from benchmarks.databases import Filled
@@ -69,7 +69,7 @@ class Stage:
         cursor = self.ask(Request(f"{API}/posts?{page}", self.token))["next_cursor"]
         return str(cursor)
 
-    def count(self, model: type[Row]) -> int:
+    def count(self, model: type[TimestampedModel]) -> int:
         """How many rows a table has, once nothing is written any more."""
         deadline, last = time.monotonic() + _SETTLING_SECONDS, -1
         while time.monotonic() < deadline:

@@ -185,6 +185,11 @@ class _Statements:
         )
         for tag, numbers in enumerate(self._tagged(), start=1):
             yield self._insert("post_tags", posts, numbers, post_id="n", tag_id=str(tag))
+        yield (
+            "UPDATE tags SET post_count = (SELECT count(*) FROM post_tags"
+            " JOIN posts ON posts.id = post_tags.post_id WHERE post_tags.tag_id = tags.id"
+            " AND posts.status = 'published' AND posts.deleted_at IS NULL)"
+        )
 
     def _tagged(self) -> Iterator[str]:
         """Which posts have the first tag, the second …"""

@@ -7,14 +7,15 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
 from app.core.permissions import Permission
-from app.models.base import Row
+from app.models.base import TimestampedModel
 from app.models.posts import Post
 from app.models.sessions import LoginSession
-from benchmarks.dataset import CALLER_ID, CONTENT_LENGTH, PASSWORD
+from benchmarks.dataset import ADMIN_ID, CALLER_ID, CONTENT_LENGTH, PASSWORD, tag_name
 from benchmarks.load import Request
 from benchmarks.stage import API, PAGE_SIZE, Stage, expect
 
@@ -23,6 +24,7 @@ _NEW_POST = {"title": "A post of the benchmark", "content": "x" * CONTENT_LENGTH
 # As many different posts as are asked for, at most: they are kept in one file.
 _SPREAD = 10_000
 _LOOKS = 3
+_TAG_ID = 7
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Work:
     title: str
     requests: Callable[[Stage], list[Request]]
     check: Callable[[Stage], None]
-    grows: type[Row] | None = None
+    grows: type[TimestampedModel] | None = None
 
 
 def _tokens(stage: Stage, many: bool) -> Sequence[str]:
@@ -118,6 +120,29 @@ def _expect_page(stage: Stage, body: dict[str, Any], *, number: int, total: int 
         _expect_post(stage, item, post_id)
 
 
+def _tagged(stage: Stage) -> list[Request]:
+    path = f"{API}/posts?tag={tag_name(_TAG_ID)}&page_size={PAGE_SIZE}"
+    return [Request(path, stage.token)]
+
+
+def _check_tagged(stage: Stage) -> None:
+    body = stage.ask(_tagged(stage)[0])
+    newest = range(stage.data.posts, 0, -1)
+    wanted = islice((each for each in newest if _TAG_ID in stage.data.tags(each)), PAGE_SIZE)
+    expect([item["id"] for item in body["items"]], list(wanted), "posts with a tag")
+
+
+def _users(stage: Stage) -> list[Request]:
+    return [Request(f"{API}/users?page_size={PAGE_SIZE}", stage.tokens[ADMIN_ID - 1])]
+
+
+def _check_users(stage: Stage) -> None:
+    body = stage.ask(_users(stage)[0])
+    newest = [*range(stage.data.users, 0, -1)][:PAGE_SIZE]
+    expect([item["id"] for item in body["items"]], newest, "newest users")
+    expect(body["total"], stage.data.users, "total of users")
+
+
 def _me(stage: Stage, *, many: bool = False) -> list[Request]:
     return [Request(f"{API}/users/me", token) for token in _tokens(stage, many)]
 
@@ -175,6 +200,8 @@ _ALL = (
     Work("me", "one's own account", _me, _check_me),
     Work("page450", "page 450, by number", _far_page, _check_far_page),
     Work("cursor", "page 450, by cursor", _behind_cursor, _check_cursor),
+    Work("tagged", "20 posts with a tag, with total", _tagged, _check_tagged),
+    Work("users", "20 users with their roles and total", _users, _check_users),
     Work(
         "post1000",
         "post, 1,000 callers in turn",

@@ -7,6 +7,7 @@ really committed, as in production, and wiped between tests; the schema comes fr
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -16,7 +17,6 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from alembic.config import Config
 from fastapi import FastAPI
 from sqlalchemy import delete, text
 from sqlalchemy.engine import make_url
@@ -25,7 +25,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from alembic import command
 from app.config import Settings
 from app.core.security import HashCost, Passwords
-from app.database import Database
+from app.db import migrations
+from app.db.engine import Database
+from app.db.migrations import Location
 from app.main import close_app, create_app
 from app.models import Base
 from app.models.base import INCLUDE_DELETED
@@ -33,7 +35,7 @@ from app.models.roles import Role
 from tests.support import canaries
 from tests.support.canaries import Watch, watched_logs
 from tests.support.client import Client
-from tests.support.measuring import keep_greenlets_of_threads
+from tests.support.measuring import keep_greenlets_of_threads, measure_greenlets_quickly
 from tests.support.openapi import Contract
 
 pytest_plugins = ["tests.support.fixtures"]
@@ -60,6 +62,7 @@ def _answers(url: str) -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("cov_source", None):
+        measure_greenlets_quickly()
         keep_greenlets_of_threads()
 
 
@@ -74,6 +77,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.server)
     long = {item.path for item in items if item.get_closest_marker("long")}
     items.sort(key=lambda item: item.path not in long)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what all tests stand on: the modules and the tests themselves."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -120,14 +129,14 @@ def databases(
 
 @contextmanager
 def _database_on(server: str, name: str) -> Iterator[str]:
-    asyncio.run(_on_server(server, f"CREATE DATABASE {name}"))
+    asyncio.run(on_server(server, f"CREATE DATABASE {name}"))
     try:
         yield f"{server}/{name}"
     finally:
         # MariaDB drops what is in use; PostgreSQL wants to be told, as a backend may outlive a
         # connection that a test has cut.
         force = " WITH (FORCE)" if "postgresql" in server else ""
-        asyncio.run(_on_server(server, f"DROP DATABASE {name}{force}"))
+        asyncio.run(on_server(server, f"DROP DATABASE {name}{force}"))
 
 
 @pytest.fixture(scope="session")
@@ -136,22 +145,27 @@ def worker_id() -> str:
     return os.environ.get("PYTEST_XDIST_WORKER", "main")
 
 
-async def _on_server(server: str, statement: str) -> None:
+async def on_server(server: str, statement: str) -> None:
+    """Run a statement on a server, outside any database of a test."""
     url = make_url(server)
     if url.get_backend_name() == "postgresql":
         url = url.set(database="postgres")
     engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
-    async with engine.connect() as connection:
-        await connection.execute(text(statement))
-    await engine.dispose()
+    try:
+        async with engine.connect() as connection:
+            await connection.execute(text(statement))
+    finally:
+        await engine.dispose()
 
 
-def migrate(url: str, data_dir: Path, revision: str = "head") -> None:
+def migrate(
+    url: str, data_dir: Path, revision: str = "head", location: Location | None = None
+) -> None:
     """Bring a database to a revision, as `scripts/migrate` does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DATABASE_URL", url)
         patch.setenv("DATA_DIR", str(data_dir))
-        command.upgrade(Config(ROOT / "alembic.ini"), revision)
+        command.upgrade(migrations.config(location), revision)
 
 
 def make_settings(database_url: str, data_dir: Path, **overrides: object) -> Settings:
@@ -161,7 +175,7 @@ def make_settings(database_url: str, data_dir: Path, **overrides: object) -> Set
         "data_dir": data_dir,
         "secret_key": SECRET,
         "log_level": "INFO",
-        # Hundreds of logins come from one address; test_throttling.py has apps that limit them.
+        # Hundreds of logins come from one address; tests/web/test_rate_limits_login.py limits them.
         "rate_limit_enabled": False,
     }
     return Settings(_env_file=None, **(values | overrides))  # type: ignore[arg-type]  # parsed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -15,6 +16,8 @@ class RequestContext:
     ip: str = ""
     user_agent: str = ""
     user_id: int | None = None
+    # Of the app, or the command: whose addresses are taken though no public DNS has them.
+    special_use_domains: Sequence[str] = ()
     # What the answer says beside the headers of its route, be it a refusal or not.
     headers: dict[str, str] = field(default_factory=dict)
 

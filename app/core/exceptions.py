@@ -4,7 +4,8 @@
     ├── BadRequest                  400  bad_request
     │   ├── InvalidCursor           400  invalid_cursor
     │   ├── InvalidOneTimeToken     400  invalid_one_time_token
-    │   └── UntrustedHost           400  untrusted_host
+    │   ├── UntrustedHost           400  untrusted_host
+    │   └── CorsNotAllowed          400  cors_not_allowed
     ├── Unauthenticated             401  not_authenticated
     │   ├── InvalidToken            401  invalid_token
     │   │   └── InvalidRefreshToken 401  invalid_refresh_token
@@ -16,7 +17,7 @@
     ├── NotFound                    404  not_found
     ├── MethodNotAllowed            405  method_not_allowed
     ├── Conflict                    409  conflict
-    │   ├── StillUnderWay           409  conflict
+    │   ├── RequestInProgress           409  conflict
     │   ├── EmailTaken              409  email_taken
     │   ├── RoleNameTaken           409  role_name_taken
     │   ├── LastAdmin               409  last_admin
@@ -32,10 +33,11 @@
     ├── InternalError               500  internal_error
     └── Unavailable                 503  service_unavailable
         ├── Overloaded              503  service_unavailable
-        └── NotReady                503  not_ready
+        ├── NotReady                503  not_ready
+        └── NotMigrated             503  not_migrated
 
 Title, detail, cause and remedy of each code live in `app/locales/`; `/errors/<code>` shows them.
-`core/problems.py` turns an error into its response.
+`web/problems.py` turns an error into its response.
 """
 
 from __future__ import annotations
@@ -74,6 +76,15 @@ class InvalidOneTimeToken(BadRequest):
 
 class UntrustedHost(BadRequest):
     code = "untrusted_host"
+
+
+class CorsNotAllowed(BadRequest):
+    """A preflight asks for what scripts may not do; `refused` is the header that says so."""
+
+    code = "cors_not_allowed"
+
+    def __init__(self, refused: str) -> None:
+        super().__init__(refused=refused)
 
 
 class Unauthenticated(AppError):
@@ -132,7 +143,7 @@ class Conflict(AppError):
     status, code = 409, "conflict"
 
 
-class StillUnderWay(Conflict):
+class RequestInProgress(Conflict):
     """The same request is being worked on; nothing was decided about this one."""
 
 
@@ -231,6 +242,12 @@ class NotReady(Unavailable):
     """This process cannot serve; `parts` names what is missing."""
 
     code = "not_ready"
+
+
+class NotMigrated(Unavailable):
+    """The database answers, and its tables are not, or not yet all, those of this version."""
+
+    code = "not_migrated"
 
 
 def all_errors(base: type[AppError] = AppError) -> Iterator[type[AppError]]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from pythonjsonlogger.core import RESERVED_ATTRS
@@ -25,6 +27,10 @@ _MAX_VALUES = (2_000, 600, 200, 80)
 _OWN_FIELDS = ("time", "level", "logger", "message", "request_id", "user_id")
 # At DEBUG these write what they read and store: parameters, rows, password hashes.
 _TALKATIVE = ("aiosqlite", "sqlalchemy")
+# Control characters, and what reorders or breaks a line.
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 _CONSOLE_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
@@ -97,10 +103,36 @@ def _safe(value: object, limit: int) -> object:
 
 
 class ConsoleLines(logging.Formatter):
-    """Lines for people. A lone surrogate, which no stream takes, is shown escaped."""
+    """Lines for people: the message, and of a request what it was and what became of it.
+
+    What would break a line or steer a terminal is shown escaped, and so are lone surrogates, which
+    no stream takes.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 named by logging
+        """Return a record's line, before its trace."""
+        if record.name == "app.request" and hasattr(record, "duration_ms"):
+            record.message = _told_request(vars(record))
+        return _UNPRINTABLE.sub(_escaped, super().formatMessage(record))
 
     def format(self, record: logging.LogRecord) -> str:
-        return super().format(record).encode("utf-8", "backslashreplace").decode()
+        # Traces have lines of their own; what an error says in them is somebody else's.
+        lines = [_UNPRINTABLE.sub(_escaped, line) for line in super().format(record).split("\n")]
+        return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
+
+
+def _told_request(fields: Mapping[str, Any]) -> str:
+    """Return an access line: method, path, status, milliseconds, and whose request it was."""
+    user_id = request_context().user_id
+    user = "-" if user_id is None else user_id
+    path = _safe(fields["path"], _MAX_VALUES[0])
+    return (
+        f"{fields['method']} {path} {fields['status']} {fields['duration_ms']:.1f} ms user={user}"
+    )
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()
 
 
 class _OurHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic in stubs only

@@ -35,20 +35,28 @@ class Policy(StrEnum):
 MIN_LENGTH = {Policy.classic: 8, Policy.nist: 15}
 
 
+def normal_form(password: str) -> str:
+    """Return what is hashed and compared: Unicode's NFKC (NIST SP 800-63B §3.1.1.2). Keyboards
+    differ in how they compose `ñ`; people see no difference."""
+    return unicodedata.normalize("NFKC", password)
+
+
 def weaknesses(password: str, policy: Policy, email: str, name: str = "") -> list[str]:
     """Why a password is refused, as error types of the catalogue; empty when it is good.
 
-    `password` is taken as typed: never stripped, never shortened.
+    `password` is taken as typed, in its normal form: never stripped, never shortened.
     """
     found = []
-    if len(password) < MIN_LENGTH[policy]:
+    form = normal_form(password)
+    # One character may become eighteen.
+    if min(len(password), len(form)) < MIN_LENGTH[policy]:
         found.append("password_too_short")
     if len(password) > MAX_PASSWORD:
         found.append("password_too_long")
     if policy is Policy.classic:
-        if not any(character.isupper() for character in password):
+        if not any(character.isupper() for character in form):
             found.append("password_no_uppercase")
-        if not any(character.isdigit() for character in password):
+        if not any(character.isdigit() for character in form):
             found.append("password_no_digit")
     if len(password) <= MAX_PASSWORD and is_common(password):
         found.append("password_common")
@@ -94,7 +102,7 @@ def _stems(folded: str, longest_tail: int) -> Iterator[str]:
 
 
 def _fold(value: str) -> str:
-    return unicodedata.normalize("NFKC", value).casefold()
+    return normal_form(value).casefold()
 
 
 def ranked_words() -> dict[str, int]:

@@ -1,40 +1,106 @@
 """Who may do what: the permissions, the caller who holds them, and the rules over rows.
 
 Permissions are granted to roles as data; which operation asks for which one stands in the
-operation's own signature (`routers/deps.py`). The rules that depend on a row or on another
+operation's own signature (`web/dependencies.py`). The rules that depend on a row or on another
 person stand here, as pure functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Protocol
+from inspect import cleandoc
+from typing import Any, ClassVar, Protocol
+
+from pydantic_core import PydanticKnownError, core_schema
 
 from app.core.exceptions import InsufficientScope
 
 
-class Permission(StrEnum):
+class _DeclaredPermissions(type):
+    """Make `Permission` iterable, as an enum is, over what has been declared, in that order."""
+
+    def __iter__(cls) -> Iterator[Permission]:
+        return iter([*_DECLARED.values()])
+
+    def __len__(cls) -> int:
+        return len(_DECLARED)
+
+
+class Permission(str, metaclass=_DeclaredPermissions):
     """What a role can grant, as `resource:action`; described in `app/locales/`."""
 
-    users_read = "users:read"
-    users_write = "users:write"
-    roles_read = "roles:read"
-    roles_write = "roles:write"
-    roles_assign = "roles:assign"
-    posts_write = "posts:write"
-    posts_moderate = "posts:moderate"
-    audit_read = "audit:read"
-    outbox_read = "outbox:read"
-    outbox_write = "outbox:write"
+    # Not an enum: packages outside `app/` declare more, before the first request.
+    __slots__ = ()
+    users_read: ClassVar[Permission]
+    users_write: ClassVar[Permission]
+    roles_read: ClassVar[Permission]
+    roles_write: ClassVar[Permission]
+    roles_assign: ClassVar[Permission]
+    posts_write: ClassVar[Permission]
+    posts_moderate: ClassVar[Permission]
+    audit_read: ClassVar[Permission]
+    outbox_read: ClassVar[Permission]
+    outbox_write: ClassVar[Permission]
+
+    def __new__(cls, name: str) -> Permission:
+        """Return the declared permission of this name; raise ValueError for any other."""
+        if name not in _DECLARED:
+            raise ValueError(f"{name!r} is not a declared permission")
+        return _DECLARED[name]
+
+    @classmethod
+    def declare(cls, name: str, *, self_scoped: bool = False, granting: bool = False) -> Permission:
+        """Return a new permission, or the one of this name.
+
+        `self_scoped` and `granting` put it in `SELF_SCOPED_PERMISSIONS` and in `GRANTING`.
+        """
+        permission = _DECLARED.setdefault(name, str.__new__(cls, name))
+        if self_scoped:
+            SELF_SCOPED_PERMISSIONS.add(permission)
+        if granting:
+            GRANTING.add(permission)
+        return permission
+
+    @classmethod
+    def _parse(cls, value: object) -> Permission:
+        if isinstance(value, str) and value in _DECLARED:
+            return _DECLARED[value]
+        *others, last = (f"'{name}'" for name in _DECLARED)
+        raise PydanticKnownError("enum", {"expected": f"{', '.join(others)} or {last}"})
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: object) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls._parse, ref=f"{cls.__module__}.{cls.__qualname__}:{id(cls)}"
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, *_: object) -> dict[str, Any]:
+        return {
+            "type": "string",
+            "enum": [*map(str, cls)],
+            "title": cls.__name__,
+            "description": cleandoc(cls.__doc__ or ""),
+        }
 
 
+_DECLARED: dict[str, Permission] = {}
 # What reaches no further than what one has made oneself.
-OWN_ROWS = frozenset({Permission.posts_write})
+SELF_SCOPED_PERMISSIONS: set[Permission] = set()
 # What can give, take or restore rights. Transactions behind one of these run one after the other
 # (`crud/authorization.py`).
-GRANTING = frozenset({Permission.users_write, Permission.roles_write, Permission.roles_assign})
+GRANTING: set[Permission] = set()
+Permission.users_read = Permission.declare("users:read")
+Permission.users_write = Permission.declare("users:write", granting=True)
+Permission.roles_read = Permission.declare("roles:read")
+Permission.roles_write = Permission.declare("roles:write", granting=True)
+Permission.roles_assign = Permission.declare("roles:assign", granting=True)
+Permission.posts_write = Permission.declare("posts:write", self_scoped=True)
+Permission.posts_moderate = Permission.declare("posts:moderate")
+Permission.audit_read = Permission.declare("audit:read")
+Permission.outbox_read = Permission.declare("outbox:read")
+Permission.outbox_write = Permission.declare("outbox:write")
 ADMIN_ROLE = "admin"
 USER_ROLE = "user"
 SYSTEM_ROLES = frozenset({ADMIN_ROLE, USER_ROLE})
@@ -57,7 +123,7 @@ class Caller:
         return permission in self.permissions
 
 
-class Owned(Protocol):
+class HasAuthor(Protocol):
     """A row somebody wrote."""
 
     @property
@@ -70,11 +136,13 @@ def require(caller: Caller, *any_of: Permission) -> None:
         raise InsufficientScope(any_of)
 
 
-def require_may_edit(caller: Caller, post: Owned) -> None:
-    """One's own posts with `posts:write`, anybody's with `posts:moderate`."""
-    if post.author_id == caller.user_id and caller.may(Permission.posts_write):
+def require_may_edit(
+    caller: Caller, row: HasAuthor, *, own: Permission, others: Permission
+) -> None:
+    """Require `own` for a row of the caller's, and `others` for any other."""
+    if row.author_id == caller.user_id and caller.may(own):
         return
-    require(caller, Permission.posts_moderate)
+    require(caller, others)
 
 
 def require_holds(caller: Caller, permissions: Iterable[Permission]) -> None:
@@ -89,12 +157,12 @@ def require_may_manage(caller: Caller, permissions: Iterable[Permission]) -> Non
 
     Else `users:write` would be the way to the top: to an administrator's account.
     """
-    require_holds(caller, set(permissions) - OWN_ROWS)
+    require_holds(caller, set(permissions) - SELF_SCOPED_PERMISSIONS)
 
 
 def reach_beyond_own_rows(permissions: Iterable[Permission]) -> bool:
     """Return whether permissions decide who may manage the user who holds them."""
-    return not OWN_ROWS.issuperset(permissions)
+    return not SELF_SCOPED_PERMISSIONS.issuperset(permissions)
 
 
 def may_manage(caller: Caller, permissions: Iterable[Permission]) -> bool:

@@ -10,13 +10,10 @@ import json
 import os
 import re
 import secrets
-import sys
-import threading
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -29,9 +26,10 @@ from app.core.context import request_context
 from app.core.exceptions import InvalidToken
 from app.core.groups import network_of
 from app.core.hashing import HashingQueue
-from app.core.keypairs import KeyPair
-from app.core.keys import SecretKeys
-from app.core.passwords import MAX_PASSWORD
+from app.core.key_pairs import KeyPair
+from app.core.keyring import SecretKeys
+from app.core.passwords import MAX_PASSWORD, normal_form
+from app.core.threads import background_threads
 
 R = TypeVar("R")
 
@@ -41,7 +39,6 @@ ACCESS = "access"
 MAX_TOKEN = 4096
 # No token is good for longer, whoever signed it: the most that ACCESS_TOKEN_MINUTES may be.
 MAX_LIFETIME_SECONDS = 86_400
-_NICENESS = 10
 _CLOCK_SKEW_SECONDS = 60
 _COMPACT_JWS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _CLAIMS = {"iss", "aud", "sub", "sid", "typ", "jti", "iat", "exp"}
@@ -210,44 +207,49 @@ class Passwords:
             argon2__parallelism=cost.lanes,
         )
         cores = os.cpu_count() or 1
-        threads = ThreadPoolExecutor(
-            cores,
-            "passwords",
-            # A thread's own priority is Linux's.
-            initializer=_stand_back if sys.platform == "linux" else None,
-        )
+        threads = background_threads(cores, "passwords")
         # Verified against when there is no such account: the same work, never a match.
         started = time.perf_counter()
         self._decoy = self._context.hash(secrets.token_urlsafe(32))
         seconds = time.perf_counter() - started
         self._queue = HashingQueue(threads, count=cores, seconds=seconds)
 
-    @contextmanager
-    def slot(self, account: str | None = None) -> Iterator[None]:
-        """Hold a slot of the queue for all that is hashed within; raise Overloaded when there is
-        none for the network of this request, or for the account (any name of it, existing or not).
+    def turn(self, account: str | None = None) -> AbstractAsyncContextManager[None]:
+        """Wait for a turn and hold it for all that is hashed within; raise Overloaded when too
+        many of the network of this request wait, or of the account (any name of it, existing or
+        not).
 
         Enter it before any work is done for nothing, and hold no transaction.
         """
-        with self._queue.reserve(network_of(request_context().ip), account):
-            yield
+        return self._queue.turn(network_of(request_context().ip), account)
 
     async def hash(self, password: str) -> str:
-        return await self._in_turn(partial(self._context.hash, password))
+        """Hash what is kept of a password: its normal form (`passwords.normal_form`)."""
+        return await self._in_turn(partial(self._context.hash, normal_form(password)))
 
     async def verify(self, password: str, stored: str | None) -> tuple[bool, str | None]:
         """Whether the password matches, and a better hash to store instead when there is one.
 
         Takes as long for no account (`stored` None), an empty or an oversized password.
-        A malformed stored hash matches nothing.
+        A malformed stored hash matches nothing. A password that is not in its normal form is
+        verified in both: earlier versions hashed what was sent.
         """
         return await self._in_turn(partial(self._verify, password, stored))
 
     def _verify(self, password: str, stored: str | None) -> tuple[bool, str | None]:
-        usable = stored if 0 < len(password) <= MAX_PASSWORD and _affordable(stored) else None
+        form = normal_form(password)
+        is_possible = 0 < min(len(password), len(form)) <= MAX_PASSWORD
+        usable = stored if is_possible and _affordable(stored) else None
+        matches, better = self._compare(form, usable)
+        # Whatever became of the first: how long it takes depends on what was sent alone.
+        if form != password and self._compare(password, usable)[0] and not matches:
+            return True, self._context.hash(form)
+        return matches, better
+
+    def _compare(self, password: str, usable: str | None) -> tuple[bool, str | None]:
         try:
             matches, better = self._context.verify_and_update(
-                password[:MAX_PASSWORD], usable or self._decoy
+                password if usable else password[:MAX_PASSWORD], usable or self._decoy
             )
         # passlib raises on unknown and malformed hashes, on NUL and on surrogates.
         except Exception:  # noqa: BLE001 see above
@@ -255,13 +257,8 @@ class Passwords:
         return (bool(matches), better) if usable else (False, None)
 
     async def _in_turn(self, work: Callable[[], R]) -> R:
-        with self.slot():
+        async with self.turn():
             return await self._queue.run(work)
-
-
-def _stand_back() -> None:
-    """Let every other thread go first: a hash takes all the time it gets, a request little."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def _affordable(stored: str | None) -> bool:

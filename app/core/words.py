@@ -39,7 +39,10 @@ class _Letters(dict[int, str]):
     def __missing__(self, code: int) -> str:
         if len(self) >= _MAX_REMEMBERED:
             self.clear()
-        written = self[code] = _letter(chr(code))
+        # Each by itself: putting the marks of a whole text in order takes the square of their
+        # number. Twice, as folding case may make letters that have marks (`İ`).
+        folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", chr(code)).casefold())
+        written = self[code] = "".join(map(_letter, folded))
         return written
 
 
@@ -68,11 +71,7 @@ def _cut(word: str) -> str:
 
 def _written(text: str) -> str:
     """Return a text in ASCII, with spaces for all that is in no word."""
-    if text.isascii():
-        return text.lower().translate(_LETTERS)
-    # Twice: folding case may make letters that have marks (`İ`).
-    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    return folded.translate(_LETTERS)
+    return text.translate(_LETTERS)
 
 
 def _letter(letter: str) -> str:

@@ -8,12 +8,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.exceptions import LastAdmin
 from app.core.permissions import ADMIN_ROLE
 from app.crud import authorization
+from app.db.transactions import session_transaction
 from app.models.roles import Role
 from app.models.users import User, UserRole
-from app.writing import in_session
 
 
-async def keep_an_admin(session: AsyncSession, *, without: int) -> None:
+async def ensure_not_last_admin(session: AsyncSession, *, without: int) -> None:
     """Raise LastAdmin if the (locked) user `without` is the only active admin left.
 
     Of two admins who remove each other at the same moment the second one is counted after the
@@ -21,7 +21,7 @@ async def keep_an_admin(session: AsyncSession, *, without: int) -> None:
     """
     if not await is_admin(session, user_id=without):
         return
-    await in_session(session, authorization.lock_rights)
+    await session_transaction(session, authorization.lock_rights)
     if set(await session.scalars(_active_admins())) == {without}:
         raise LastAdmin
 

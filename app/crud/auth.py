@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from app.core.exceptions import InvalidCredentials
+from typing import Any
+
+from app.core.exceptions import Invalid, InvalidCredentials
 from app.core.security import Passwords
-from app.crud import audit, sessions, users
-from app.crud.refresh import Grant
-from app.database import Database
-from app.models.audit import AuditAct
+from app.crud import audit_events, sessions, users
+from app.crud.refresh_tokens import Grant
+from app.db.engine import Database
+from app.models.audit_events import AuditAct
 from app.models.users import email_key
-from app.schemas.users import normal_email
-from app.throttling import Attempt
+from app.rate_limits.limiter import RateLimitAttempt
+from app.schemas.emails import normal_email
 
 _TRIES = 3
 
@@ -19,44 +21,68 @@ async def log_in(
     database: Database,
     *,
     passwords: Passwords,
-    attempt: Attempt,
+    attempt: RateLimitAttempt,
     email: str,
     password: str,
-    idle_days: int,
-    days: int,
+    **session: Any,
 ) -> Grant:
-    """Begin a session, or InvalidCredentials: the same in text and time for every reason.
+    """Begin a session (`session` is what `sessions.begin` takes of it), or raise
+    InvalidCredentials: the same in text and time for every reason.
 
     No transaction is open while the password is hashed: look the account up, verify, write. When
     the account changed in between (a parallel login stored a better hash, or the password was
-    changed), all of it is done again with what stands there now. Raises TooManyRequests, and
-    Overloaded: hold a slot for the address from before anything is looked up.
+    changed), all of it is done again with what stands there now. Raises TooManyRequests, Invalid
+    for a scope of which nothing is granted, and Overloaded: hold a turn for the address from
+    before anything is looked up.
     """
     account = await _admitted(database, attempt, email)
+    refusal: Exception = InvalidCredentials()
     for _ in range(_TRIES):
         stored = account.password_hash if account else None
         matches, better_hash = await passwords.verify(password, stored)
         if account is None or not account.is_active or not matches:
             break
-        async with database.begin() as session:
-            user = await users.lock_unchanged(session, account)
-            if user is None:
-                account = await users.find_credentials(session, email=email)
-                continue
-            if better_hash:
-                user.password_hash = better_hash
-            grant = await sessions.begin(session, user_id=user.id, idle_days=idle_days, days=days)
-            act = AuditAct.login_succeeded
-            audit.record(session, act, user, actor_id=user.id, session_id=grant.session_id)
-        await attempt.trust(grant.user_id)
-        return grant
-    # One statement and one commit, whether there is an account or not.
+        try:
+            grant = await _begin(database, account, better_hash, session)
+        except Invalid as error:
+            refusal = error
+            break
+        if grant is not None:
+            await attempt.trust(grant.user_id)
+            return grant
+        async with database.begin(readonly=True) as looking:
+            account = await users.find_credentials(looking, email=email)
+    await _record_failure(database, account)
+    raise refusal
+
+
+async def _record_failure(database: Database, account: users.Credentials | None) -> None:
+    """One statement and one commit, whether there is an account or not."""
     async with database.begin() as session:
-        audit.record(session, AuditAct.login_failed, ("user", account.id) if account else None)
-    raise InvalidCredentials
+        audit_events.record(
+            session, AuditAct.login_failed, ("user", account.id) if account else None
+        )
 
 
-async def _admitted(database: Database, attempt: Attempt, email: str) -> users.Credentials | None:
+async def _begin(
+    database: Database, account: users.Credentials, better_hash: str | None, given: dict[str, Any]
+) -> Grant | None:
+    """Begin a session of an account; return None if that has changed meanwhile."""
+    async with database.begin() as session:
+        user = await users.lock_unchanged(session, account)
+        if user is None:
+            return None
+        if better_hash:
+            user.password_hash = better_hash
+        grant = await sessions.begin(session, user_id=user.id, **given)
+        act = AuditAct.login_succeeded
+        audit_events.record(session, act, user, actor_id=user.id, session_id=grant.session_id)
+    return grant
+
+
+async def _admitted(
+    database: Database, attempt: RateLimitAttempt, email: str
+) -> users.Credentials | None:
     """Count the try, and find the account. The same is looked up whether there is one or not."""
     async with database.begin(readonly=True) as session:
         account = await users.find_credentials(session, email=email)

@@ -17,14 +17,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.exceptions import InvalidToken
 from app.core.permissions import ADMIN_ROLE, GRANTING, Caller, Permission, require
-from app.crud import guards
-from app.crud.base import gathered, scattered_rows
+from app.db import guards
+from app.db.projections import rows_as_text, split_rows
+from app.db.queries import PreparedQuery, Values
+from app.db.transactions import Transaction, session_transaction
 from app.models.base import UtcDateTime, utc_now
 from app.models.roles import Role, RolePermission, effective
 from app.models.sessions import LoginSession
 from app.models.users import User, UserRole
-from app.reading import Query, Values
-from app.writing import Unit, in_session
 
 _HELD = (
     select(Role.id)
@@ -36,7 +36,8 @@ _HELD = (
 _CALLER = (
     select(
         User.name,
-        gathered(Role.name, func.coalesce(RolePermission.permission, literal("")), of=_HELD),
+        LoginSession.scope,
+        rows_as_text(Role.name, func.coalesce(RolePermission.permission, literal("")), of=_HELD),
     )
     # The user before the session: the order of locks that every transaction keeps.
     .select_from(User)
@@ -49,7 +50,7 @@ _CALLER = (
         LoginSession.expires_at > bindparam("now", type_=UtcDateTime()),
     )
 )
-CALLER = Query(_CALLER)
+CALLER = PreparedQuery(_CALLER)
 
 
 class _LockedRead:
@@ -62,24 +63,24 @@ class _LockedRead:
 
     def __init__(self, *, shared: bool) -> None:
         lock: dict[str, Any] = {"read": shared, "of": [User, LoginSession]}
-        self._waiting = Query(_CALLER.with_for_update(**lock))
-        self._at_once = Query(_CALLER.with_for_update(**lock, skip_locked=True))
-        self._locks = Query(_CALLER.with_only_columns(User.id).with_for_update(**lock))
+        self._waiting = PreparedQuery(_CALLER.with_for_update(**lock))
+        self._at_once = PreparedQuery(_CALLER.with_for_update(**lock, skip_locked=True))
+        self._locks = PreparedQuery(_CALLER.with_only_columns(User.id).with_for_update(**lock))
 
-    def rows(self, unit: Unit, given: dict[str, Any]) -> Values:
-        if unit.dialect.name != "postgresql":
-            return unit.rows(self._waiting, **given)
-        found = unit.rows(self._at_once, **given)
+    def rows(self, transaction: Transaction, given: dict[str, Any]) -> Values:
+        if transaction.dialect.name != "postgresql":
+            return transaction.rows(self._waiting, **given)
+        found = transaction.rows(self._at_once, **given)
         if not found:
-            unit.rows(self._locks, **given)
-            found = unit.rows(CALLER, **given)
+            transaction.rows(self._locks, **given)
+            found = transaction.rows(CALLER, **given)
         return found
 
 
 _SHARED, _EXCLUSIVE = _LockedRead(shared=True), _LockedRead(shared=False)
 _ADMIN_ID = select(Role.id).where(Role.name == ADMIN_ROLE).scalar_subquery()
 # By its id: MariaDB locks each index entry it walks, and two ways to one row can deadlock.
-_RIGHTS_LOCK = Query(select(Role.id).where(Role.id == _ADMIN_ID).with_for_update())
+_RIGHTS_LOCK = PreparedQuery(select(Role.id).where(Role.id == _ADMIN_ID).with_for_update())
 
 
 def caller_parameters(*, user_id: int, session_id: int) -> dict[str, Any]:
@@ -92,21 +93,41 @@ def caller_of(rows: Values, *, user_id: int, session_id: int) -> Caller:
     user who is disabled or deleted."""
     if not rows:
         raise InvalidToken
-    name, held = rows[0]
-    return Caller(user_id, session_id, _permissions(held), name)
+    name, scope, held = rows[0]
+    permissions = _permissions(held)
+    if scope is not None:
+        asked = scope.split()
+        permissions = frozenset(each for each in permissions if each in asked)
+    return Caller(user_id, session_id, permissions, name)
 
 
 # Nearly all users hold one of a few sets of roles.
 @lru_cache(256)
 def _permissions(held: str | None) -> frozenset[Permission]:
     granted: dict[str, set[str]] = {}
-    for role, permission in scattered_rows(held):
+    for role, permission in split_rows(held):
         granted.setdefault(role, set()).add(permission)
     return frozenset(each for role, names in granted.items() for each in effective(role, names))
 
 
+async def permissions_in(
+    session: AsyncSession, *, user_id: int, session_id: int
+) -> frozenset[Permission]:
+    """Return the permissions of a login session in a transaction, or InvalidToken."""
+    who = {"user_id": user_id, "session_id": session_id}
+    await session.flush()
+    rows = await session_transaction(
+        session, lambda transaction: transaction.rows(CALLER, **caller_parameters(**who))
+    )
+    return caller_of(rows, **who).permissions
+
+
 def confirm(
-    unit: Unit, caller: Caller, any_of: Collection[Permission] = (), *, exclusive: bool = False
+    transaction: Transaction,
+    caller: Caller,
+    any_of: Collection[Permission] = (),
+    *,
+    exclusive: bool = False,
 ) -> Caller:
     """Return the caller as the database knows them now; raise InvalidToken or InsufficientScope
     when they may not do this any more.
@@ -116,12 +137,12 @@ def confirm(
     """
     given = caller_parameters(user_id=caller.user_id, session_id=caller.session_id)
     # On a cluster the session is also written, and so locked for that.
-    read = _EXCLUSIVE if exclusive or unit.is_cluster else _SHARED
-    rows = read.rows(unit, given)
+    read = _EXCLUSIVE if exclusive or transaction.is_cluster else _SHARED
+    rows = read.rows(transaction, given)
     found = caller_of(rows, user_id=caller.user_id, session_id=caller.session_id)
     if any_of:
         require(found, *any_of)
-    guards.touch_session(unit, caller.session_id)
+    guards.touch_session(transaction, caller.session_id)
     return found
 
 
@@ -139,14 +160,16 @@ async def begin(
     what such a transaction reads of its caller and what it changes.
     """
     if may_end_admin or not GRANTING.isdisjoint(any_of):
-        await in_session(session, lock_rights)
-    return await in_session(session, partial(confirm, caller=caller, any_of=any_of, exclusive=True))
+        await session_transaction(session, lock_rights)
+    return await session_transaction(
+        session, partial(confirm, caller=caller, any_of=any_of, exclusive=True)
+    )
 
 
-def lock_rights(unit: Unit) -> None:
+def lock_rights(transaction: Transaction) -> None:
     """Lock the rights of all users against changes until the transaction ends.
 
     The lock is the row of the role `admin`; on a cluster it is also written.
     """
-    [(role_id,)] = unit.rows(_RIGHTS_LOCK)
-    guards.touch_rights(unit, role_id)
+    [(role_id,)] = transaction.rows(_RIGHTS_LOCK)
+    guards.touch_rights(transaction, role_id)

@@ -7,14 +7,14 @@ from datetime import datetime
 
 from sqlalchemy import func, or_, select
 
-from app.models.base import utc_now
+from app.db.queries import PreparedQuery, QueryRunner
+from app.models.base import DatabaseNow
 from app.models.outbox import Mail, MailState
-from app.reading import Query, Reader
 
 # Not those that were sent: they are ever more, and to count them takes ever longer.
 _COUNTED = (MailState.pending, MailState.sending, MailState.dead)
-_BY_STATE = Query(
-    select(Mail.state, func.count(), func.min(Mail.next_attempt_at))
+_BY_STATE = PreparedQuery(
+    select(Mail.state, func.count(), func.min(Mail.next_attempt_at), DatabaseNow())
     .where(or_(*(Mail.state == state for state in _COUNTED)))
     .group_by(Mail.state)
 )
@@ -32,12 +32,12 @@ class Backlog:
     lag_seconds: float
 
 
-async def measure(reader: Reader) -> Backlog:
+async def measure(reader: QueryRunner) -> Backlog:
     """The backlog as it is now."""
     counts, lag = dict.fromkeys(_COUNTED, 0), 0.0
-    for state, count, due in await reader.rows(_BY_STATE, {}):
+    for state, count, due, now in await reader.rows(_BY_STATE, {}):
         counts[MailState(state)] = count
         if state != MailState.dead:
-            waited = utc_now() - datetime.fromisoformat(due)
+            waited = datetime.fromisoformat(now) - datetime.fromisoformat(due)
             lag = max(lag, waited.total_seconds())
     return Backlog(counts, lag)

@@ -4,7 +4,7 @@ the end of the account."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -12,19 +12,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.exc import StaleDataError
 
 from app.core.exceptions import InvalidToken, WrongCurrentPassword
-from app.core.keys import SecretKeys
+from app.core.keyring import SecretKeys
 from app.core.passwords import Policy
 from app.core.permissions import Caller
 from app.core.security import Passwords
-from app.crud import admins, audit, authorization, one_time, outbox, sessions, users
-from app.crud.recovery import set_password
-from app.database import Database
-from app.models.audit import AuditAct
+from app.crud import admins, audit_events, authorization, one_time_tokens, outbox, sessions, users
+from app.crud.account_recovery import set_password
+from app.db.engine import Database
+from app.models.audit_events import AuditAct
 from app.models.one_time_tokens import Purpose
 from app.models.outbox import MailKind
 from app.models.users import User, email_key
-from app.quotas import Whom
-from app.throttling import Attempt
+from app.rate_limits.limiter import RateLimitAttempt
+from app.rate_limits.rules import LimitScope
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Confirmation:
 
     database: Database
     passwords: Passwords
-    attempt: Attempt
+    attempt: RateLimitAttempt
     caller: Caller
 
-    def slot(self) -> AbstractContextManager[None]:
-        """Hold a slot for all that is hashed within; raise Overloaded when there is none."""
-        return self.passwords.slot(f"user {self.caller.user_id}")
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Wait for a turn for all that is hashed within; raise Overloaded when there is none."""
+        return self.passwords.turn(f"user {self.caller.user_id}")
 
     async def account(self, password: str, judge: Callable[[User], None] = lambda _: None) -> User:
         """Theirs, if it is their password; else WrongCurrentPassword, or TooManyRequests.
@@ -47,7 +47,7 @@ class Confirmation:
 
         `judge` may refuse what is wanted of the account, before anything is counted or hashed.
         """
-        with self.slot():
+        async with self.turn():
             return await self._account(password, judge)
 
     async def _account(self, password: str, judge: Callable[[User], None]) -> User:
@@ -86,13 +86,13 @@ async def change_password(
         )
 
     caller = confirmation.caller
-    with confirmation.slot():
+    async with confirmation.turn():
         account = await confirmation.account(current_password, judge)
         password_hash = await confirmation.passwords.hash(new_password)
-    await confirmation.attempt.spend(Whom.changes, caller.user_id)
+    await confirmation.attempt.spend(LimitScope.changes, caller.user_id)
     await authorization.begin(session, caller)
     user = await _lock_confirmed(session, account)
-    audit.record(session, AuditAct.password_changed, user)
+    audit_events.record(session, AuditAct.password_changed, user)
     await set_password(session, user=user, password_hash=password_hash)
     await sessions.end_all(session, user_id=user.id, but=caller.session_id)
 
@@ -111,12 +111,12 @@ async def request_email_change(
     told. `session` holds no transaction while the password is hashed.
     """
     account, attempt = await confirmation.account(current_password), confirmation.attempt
-    await attempt.spend(Whom.changes, account.id)
+    await attempt.spend(LimitScope.changes, account.id)
     await authorization.begin(session, confirmation.caller)
     user = await _lock_confirmed(session, account)
-    audit.record(session, AuditAct.email_change_requested, user)
+    audit_events.record(session, AuditAct.email_change_requested, user)
     outbox.enqueue(session, MailKind.email_change_notice, user, new_email=new_email)
-    values = await one_time.issue(
+    values = await one_time_tokens.issue(
         session, keys=keys, user=user, purpose=Purpose.change_email, email=new_email
     )
     holder = await session.scalar(select(User.id).where(User.live_email == email_key(new_email)))
@@ -147,7 +147,7 @@ async def begin_deletion(
 
 async def _lock_confirmed(session: AsyncSession, account: User) -> User:
     """The account, locked. When its password is another by now than the one that was confirmed,
-    the whole request runs again (`core/recovery.py`), and meets what stands there."""
+    the whole request runs again (`web/middleware/retry.py`), and meets what stands there."""
     user = await users.lock_unchanged(session, account)
     if user is None:
         raise StaleDataError

@@ -1,7 +1,9 @@
 """The outbox: mails are written with what causes them, then claimed, sent and ticked off.
 
 A claim is a guarded UPDATE: of any number of processes one wins. It also sets the time of the
-next attempt, so the mail of a process that dies in the middle comes up again by itself.
+next attempt, so the mail of a process that dies in the middle comes up again by itself. What is due
+goes by the database's clock: to a process whose own is ahead, a mail that is just being sent would
+be.
 """
 
 from __future__ import annotations
@@ -14,15 +16,25 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, bindparam, case, distinct, func, inspect, select, update
+from sqlalchemy import (
+    CursorResult,
+    ScalarSelect,
+    bindparam,
+    case,
+    distinct,
+    func,
+    inspect,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.exceptions import MailAlreadySent
 from app.core.permissions import ADMIN_ROLE, Permission
-from app.crud.base import one_or_404
-from app.crud.listings import Listing, filters_of
-from app.crud.pages import PageOf, Pages
-from app.models.base import utc_now
+from app.db.paginated_queries import PaginatedQuery, filters_of
+from app.db.pagination import PageResult, Paginator
+from app.db.rows import database_now, one_or_404
+from app.models.base import DatabaseNow, utc_now
 from app.models.outbox import MAX_ERROR, Mail, MailKind, MailState
 from app.models.roles import Role, RolePermission, effective
 from app.models.users import User, UserRole
@@ -70,7 +82,7 @@ async def due(session: AsyncSession, *, limit: int) -> Sequence[int]:
     """Ids of mails to try now, the longest waiting first."""
     statement = (
         select(Mail.id)
-        .where(Mail.state.in_(_OPEN), Mail.next_attempt_at <= utc_now())
+        .where(Mail.state.in_(_OPEN), Mail.next_attempt_at <= DatabaseNow())
         .order_by(Mail.next_attempt_at, Mail.id)
         .limit(limit)
     )
@@ -82,7 +94,7 @@ async def claim(session: AsyncSession, *, mail_id: int) -> Mail | None:
 
     A mail that has ended every process that tried it is given up here.
     """
-    now = utc_now()
+    now = await database_now(session)
     claimed = await session.execute(
         update(Mail)
         .where(Mail.id == mail_id, Mail.state.in_(_OPEN), Mail.next_attempt_at <= now)
@@ -125,8 +137,8 @@ async def mark_failed(
     mail = await _still_claimed(session, claimed)
     if mail is None:
         return claimed.state
+    now = await database_now(session)
     mail.state, mail.last_error = MailState.pending, _storable(reason)[:MAX_ERROR]
-    now = utc_now()
     if failure is Failure.unreachable:
         mail.attempts, mail.next_attempt_at = mail.attempts - 1, now + _OUTAGE_WAIT
     elif failure is Failure.deferred and now - mail.created_at < _DEFERRALS_FOR:
@@ -171,7 +183,8 @@ async def retry(session: AsyncSession, *, mail_id: int) -> Mail:
     if mail.state == MailState.sent:
         raise MailAlreadySent
     if mail.state != MailState.sending:
-        mail.state, mail.attempts, mail.next_attempt_at = MailState.pending, 0, utc_now()
+        now = await database_now(session)
+        mail.state, mail.attempts, mail.next_attempt_at = MailState.pending, 0, now
         await session.flush()
     return mail
 
@@ -186,45 +199,53 @@ class ListedMail:
 
 _COLUMNS = [column.key for column in inspect(Mail).column_attrs]
 _FILTERS = {"state": Mail.state == bindparam("state"), "kind": Mail.kind == bindparam("kind")}
+
+
 # A recipient's permissions as the sum of these: a number, as a text of names has a greatest
 # length on MariaDB, behind which an administrator would look like a lesser user.
-_BITS = {name: 1 << place for place, name in enumerate([ADMIN_ROLE, *Permission])}
-_GRANTED = case(
-    (Role.name == ADMIN_ROLE, _BITS[ADMIN_ROLE]),
-    *((RolePermission.permission == name, _BITS[name]) for name in Permission),
-    else_=0,
-)
-_RECIPIENT_PERMISSIONS = (
-    select(func.sum(distinct(_GRANTED)))
-    .select_from(UserRole)
-    .join(Role, Role.id == UserRole.role_id)
-    .outerjoin(RolePermission, RolePermission.role_id == Role.id)
-    .where(UserRole.user_id == Mail.user_id)
-    .correlate(Mail)
-    .scalar_subquery()
-)
+@cache
+def _bits() -> dict[str, int]:
+    return {name: 1 << place for place, name in enumerate([ADMIN_ROLE, *Permission])}
 
 
-async def list_mails(pages: Pages, *, query: MailQuery) -> PageOf[ListedMail]:
+def _recipient_permissions() -> ScalarSelect[int]:
+    bits = _bits()
+    granted = case(
+        (Role.name == ADMIN_ROLE, bits[ADMIN_ROLE]),
+        *((RolePermission.permission == name, bits[name]) for name in Permission),
+        else_=0,
+    )
+    return (
+        select(func.sum(distinct(granted)))
+        .select_from(UserRole)
+        .join(Role, Role.id == UserRole.role_id)
+        .outerjoin(RolePermission, RolePermission.role_id == Role.id)
+        .where(UserRole.user_id == Mail.user_id)
+        .correlate(Mail)
+        .scalar_subquery()
+    )
+
+
+async def list_mails(paginator: Paginator, *, query: MailQuery) -> PageResult[ListedMail]:
     """Mails that match the filters, with the permissions of their recipients at this moment."""
     given = filters_of(query)
-    return await pages.page(_listing(tuple(given)), query, given)
+    return await paginator.paginate(_listing(tuple(given)), query, given)
 
 
 @cache
-def _listing(filters: tuple[str, ...]) -> Listing[ListedMail]:
+def _listing(filters: tuple[str, ...]) -> PaginatedQuery[ListedMail]:
     shown = [getattr(Mail, name) for name in _COLUMNS]
-    return Listing(
+    return PaginatedQuery(
         name="outbox",
         matching=select(Mail.id).where(*(_FILTERS[name] for name in filters)),
         id=Mail.id,
         keys={"created_at": Mail.created_at},
-        rows=lambda page: select(*shown, _RECIPIENT_PERMISSIONS).join(page, page.c.id == Mail.id),
-        item=_item,
+        rows=lambda page: select(*shown, _recipient_permissions()).join(page, page.c.id == Mail.id),
+        item=_as_listed,
     )
 
 
-def _item(row: tuple[Any, ...]) -> ListedMail:
+def _as_listed(row: tuple[Any, ...]) -> ListedMail:
     mail = Mail(**dict(zip(_COLUMNS, row, strict=False)))
     # The sum is NULL for a recipient without roles, and a Decimal on MariaDB.
     bits = int(row[len(_COLUMNS)] or 0)
@@ -233,5 +254,5 @@ def _item(row: tuple[Any, ...]) -> ListedMail:
 
 
 def _permissions(bits: int) -> frozenset[Permission]:
-    role = ADMIN_ROLE if bits & _BITS[ADMIN_ROLE] else ""
-    return frozenset(effective(role, {name for name in Permission if bits & _BITS[name]}))
+    role = ADMIN_ROLE if bits & _bits()[ADMIN_ROLE] else ""
+    return frozenset(effective(role, {name for name in Permission if bits & _bits()[name]}))

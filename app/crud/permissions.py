@@ -1,17 +1,21 @@
-"""The permissions roles can grant: an enum in code, listed like everything else."""
+"""The permissions roles can grant: declared in code, listed like everything else."""
 
 from __future__ import annotations
 
 from app.core import i18n
 from app.core.context import request_context
 from app.core.permissions import Permission
-from app.crud.pages import Cursors, PageOf, Total, page_of
+from app.db.cursors import CursorSigner
+from app.db.pagination import PageResult, page_of
+from app.db.totals import Total
 from app.schemas.roles import PermissionInfo, PermissionQuery
 
 _LISTING = "permissions"
 
 
-def list_permissions(*, query: PermissionQuery, cursors: Cursors) -> PageOf[PermissionInfo]:
+def list_permissions(
+    *, query: PermissionQuery, cursors: CursorSigner
+) -> PageResult[PermissionInfo]:
     """A page of the permissions, described in the request's language."""
     names: list[str] = sorted(Permission, reverse=query.sort.startswith("-"))
     total: Total | None = Total(len(names))

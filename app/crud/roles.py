@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from app.core.exceptions import RoleNameTaken, SystemRole
-from app.core.keys import SecretKeys
+from app.core.keyring import SecretKeys
 from app.core.permissions import (
     ADMIN_ROLE,
     SYSTEM_ROLES,
@@ -19,25 +19,25 @@ from app.core.permissions import (
     reach_beyond_own_rows,
     require_holds,
 )
-from app.crud import accounts, admins, audit, guards, recovery
-from app.crud.base import (
+from app.crud import account_recovery, admins, audit_events, user_queries
+from app.db import guards
+from app.db.paginated_queries import PaginatedQuery
+from app.db.pagination import PageResult, Paginator
+from app.db.projections import rows_as_text, split_values
+from app.db.queries import PreparedQuery, QueryRunner
+from app.db.rows import (
     add_if_missing,
-    changed_by,
+    changed_fields,
+    flush_and_expunge,
     flush_or_conflict,
-    flush_out,
-    gathered,
     one_or_404,
     read_one,
-    scattered,
 )
-from app.crud.listings import Listing
-from app.crud.pages import PageOf, Pages
-from app.models.audit import AuditAct
+from app.db.transactions import session_transaction
+from app.models.audit_events import AuditAct
 from app.models.roles import Role, RolePermission, effective
 from app.models.users import User, UserRole
-from app.reading import Query, Reader
 from app.schemas.roles import RoleCreate, RoleQuery, RoleUpdate
-from app.writing import in_session
 
 _NAME_CONFLICT = {"uq_roles_live_name": RoleNameTaken}
 
@@ -62,21 +62,21 @@ _DELETED_HOLDERS = (
 )
 _USER_COUNT = _HOLDERS - _DELETED_HOLDERS
 _GRANTED = select(RolePermission.permission).where(RolePermission.role_id == Role.id)
-_SHOWN = (
+_COLUMNS = (
     *(Role.id, Role.name, Role.description, Role.created_at, Role.updated_at, _USER_COUNT),
-    gathered(RolePermission.permission, of=_GRANTED.correlate(Role)),
+    rows_as_text(RolePermission.permission, of=_GRANTED.correlate(Role)),
 )
-_ONE = Query(select(*_SHOWN).where(Role.id == bindparam("role_id")))
+_ONE = PreparedQuery(select(*_COLUMNS).where(Role.id == bindparam("role_id")))
 
 
-def _item(row: tuple[Any, ...]) -> dict[str, Any]:
+def _as_dict(row: tuple[Any, ...]) -> dict[str, Any]:
     """A role as `schemas.roles.Role` describes it."""
     id_, name, description, created_at, updated_at, user_count, granted = row[:7]
     return {
         "id": id_,
         "name": name,
         "description": description,
-        "permissions": effective(name, set(scattered(granted))),
+        "permissions": effective(name, set(split_values(granted))),
         "is_system": name in SYSTEM_ROLES,
         "user_count": user_count,
         "created_at": created_at,
@@ -84,15 +84,17 @@ def _item(row: tuple[Any, ...]) -> dict[str, Any]:
     }
 
 
-async def read(reader: Reader, *, role_id: int) -> dict[str, Any]:
+async def read(reader: QueryRunner, *, role_id: int) -> dict[str, Any]:
     """A role with its permissions and the number of its users, or NotFound."""
-    return _item(await read_one(reader, _ONE, role_id=role_id))
+    return _as_dict(await read_one(reader, _ONE, role_id=role_id))
 
 
 async def show(session: AsyncSession, *, role_id: int) -> dict[str, Any]:
     """A (flushed) role as reading it would find it."""
-    rows = await in_session(session, lambda unit: unit.rows(_ONE, role_id=role_id))
-    return _item(rows[0])
+    rows = await session_transaction(
+        session, lambda transaction: transaction.rows(_ONE, role_id=role_id)
+    )
+    return _as_dict(rows[0])
 
 
 async def get_for_update(session: AsyncSession, *, role_id: int) -> Role:
@@ -108,7 +110,7 @@ async def create(session: AsyncSession, *, caller: Caller, data: RoleCreate) -> 
     session.add(role)
     await flush_or_conflict(session, _NAME_CONFLICT)
     granted = sorted(role.permissions)
-    audit.record(session, AuditAct.role_created, role, name=role.name, granted=granted)
+    audit_events.record(session, AuditAct.role_created, role, name=role.name, granted=granted)
     return role
 
 
@@ -131,7 +133,7 @@ async def update(session: AsyncSession, *, caller: Caller, role: Role, data: Rol
         role.granted = [grant for grant in role.granted if grant.permission in wanted] + _grants(
             wanted - before
         )
-    fields = changed_by(changes, role)
+    fields = changed_fields(changes, role)
     for name, value in changes.items():
         setattr(role, name, value)
     await flush_or_conflict(session, _NAME_CONFLICT)
@@ -140,10 +142,10 @@ async def update(session: AsyncSession, *, caller: Caller, role: Role, data: Rol
         sorted(before - set(role.permissions)),
     )
     if reach_beyond_own_rows(granted):
-        await recovery.withdraw_password_links_of_role(session, role_id=role.id)
+        await account_recovery.withdraw_password_links_of_role(session, role_id=role.id)
     if fields or granted or revoked:
-        told: dict[str, Any] = {"fields": fields, "granted": granted, "revoked": revoked}
-        audit.record(session, AuditAct.role_updated, role, name=role.name, **told)
+        details: dict[str, Any] = {"fields": fields, "granted": granted, "revoked": revoked}
+        audit_events.record(session, AuditAct.role_updated, role, name=role.name, **details)
     return role
 
 
@@ -158,9 +160,9 @@ async def soft_delete(session: AsyncSession, *, caller: Caller, role: Role) -> N
         raise SystemRole
     require_holds(caller, role.permissions)
     role.soft_delete()
-    await flush_out(session, role)
+    await flush_and_expunge(session, role)
     await session.execute(delete(UserRole).where(UserRole.role_id == role.id))
-    audit.record(session, AuditAct.role_deleted, role, name=role.name)
+    audit_events.record(session, AuditAct.role_deleted, role, name=role.name)
 
 
 async def assign(
@@ -177,9 +179,9 @@ async def assign(
         return
     # On a cluster it conflicts with a link that they ask for, or with their leaving, elsewhere.
     await guards.touch_user(session, user.id)
-    audit.record(session, AuditAct.role_granted, user, role_id=role.id, role=role.name)
+    audit_events.record(session, AuditAct.role_granted, user, role_id=role.id, role=role.name)
     if reach_beyond_own_rows(gained):
-        await recovery.replace_password_links(session, keys=keys, user=user)
+        await account_recovery.replace_password_links(session, keys=keys, user=user)
 
 
 async def revoke(session: AsyncSession, *, caller: Caller, user: User, role_id: int) -> None:
@@ -187,36 +189,38 @@ async def revoke(session: AsyncSession, *, caller: Caller, user: User, role_id: 
     role = await get_for_update(session, role_id=role_id)
     require_holds(caller, role.permissions)
     if role.name == ADMIN_ROLE:
-        await admins.keep_an_admin(session, without=user.id)
+        await admins.ensure_not_last_admin(session, without=user.id)
     taken = await session.execute(
         delete(UserRole).where(UserRole.user_id == user.id, UserRole.role_id == role.id)
     )
     if cast("CursorResult[Any]", taken).rowcount:
         await guards.touch_sessions_of_user(session, user.id)
-        audit.record(session, AuditAct.role_revoked, user, role_id=role.id, role=role.name)
+        audit_events.record(session, AuditAct.role_revoked, user, role_id=role.id, role=role.name)
 
 
-async def list_roles(pages: Pages, *, query: RoleQuery) -> PageOf[dict[str, Any]]:
+async def list_roles(paginator: Paginator, *, query: RoleQuery) -> PageResult[dict[str, Any]]:
     """All roles."""
-    return await pages.page(_EVERY, query, {})
+    return await paginator.paginate(_EVERY, query, {})
 
 
-async def list_of_user(pages: Pages, *, user_id: int, query: RoleQuery) -> PageOf[dict[str, Any]]:
+async def list_of_user(
+    paginator: Paginator, *, user_id: int, query: RoleQuery
+) -> PageResult[dict[str, Any]]:
     """The roles a user has, or NotFound."""
-    page = await pages.page(_THEIRS, query, {"user_id": user_id})
+    page = await paginator.paginate(_THEIRS, query, {"user_id": user_id})
     # Only an empty page leaves open whether there is such a user: one statement less otherwise.
     if not page.items:
-        await accounts.require(pages.reader, user_id=user_id)
+        await user_queries.require(paginator.reader, user_id=user_id)
     return page
 
 
-_EVERY = Listing(
+_EVERY = PaginatedQuery(
     name="roles",
     matching=select(Role.id),
     id=Role.id,
     keys={"created_at": Role.created_at, "name": Role.name},
-    rows=lambda page: select(*_SHOWN).join(page, page.c.id == Role.id),
-    item=_item,
+    rows=lambda page: select(*_COLUMNS).join(page, page.c.id == Role.id),
+    item=_as_dict,
 )
 _THEIRS = replace(
     _EVERY,

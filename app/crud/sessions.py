@@ -12,26 +12,30 @@ from sqlalchemy import ColumnElement, CursorResult, Update, bindparam, select, u
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.context import request_context
-from app.core.exceptions import InvalidToken, NotFound
+from app.core.exceptions import FieldError, Invalid, InvalidToken, NotFound
 from app.core.permissions import Caller
 from app.core.security import AccessClaims, AccessTokens
-from app.crud import audit, authorization, guards, refresh
-from app.crud.listings import Listing
-from app.crud.pages import PageOf, Pages
-from app.database import Act, Written
-from app.models.audit import AuditAct
+from app.crud import audit_events, authorization, refresh_tokens
+from app.db import guards
+from app.db.changes import Act, Written
+from app.db.paginated_queries import PaginatedQuery
+from app.db.pagination import PageResult, Paginator
+from app.db.queries import QueryRunner
+from app.models.audit_events import AuditAct
 from app.models.base import UtcDateTime, utc_now
 from app.models.sessions import MAX_IP, MAX_USER_AGENT, LoginSession
-from app.reading import Reader
 from app.schemas.sessions import SessionQuery
 
 # Of one user at a time: whoever logs in once more ends the oldest.
 MAX_LIVE = 100
 
 
-async def begin(session: AsyncSession, *, user_id: int, idle_days: int, days: int) -> refresh.Grant:
+async def begin(
+    session: AsyncSession, *, user_id: int, idle_days: int, days: int, scope: str | None = None
+) -> refresh_tokens.Grant:
     """A new session of a (locked) user, for the client the request came from, with its first
-    refresh token."""
+    refresh token. Of the user's permissions it has those of `scope` at most; raise Invalid for
+    a scope of which it would have none."""
     # Who ends all sessions of the user, or counts them, may not miss this one.
     await guards.touch_user(session, user_id)
     context, now = request_context(), utc_now()
@@ -42,11 +46,15 @@ async def begin(session: AsyncSession, *, user_id: int, idle_days: int, days: in
         expires_at=now + timedelta(days=min(idle_days, days)),
         ip=context.ip[:MAX_IP],
         user_agent=context.user_agent[:MAX_USER_AGENT],
+        scope=scope,
     )
     session.add(login)
     await session.flush()
     await _end_the_oldest(session, user_id)
-    return await refresh.first(session, login=login)
+    grant = await refresh_tokens.first(session, login=login)
+    if scope is not None and not grant.permissions:
+        raise Invalid([FieldError("scope", "scope_not_granted")])
+    return grant
 
 
 async def _end_the_oldest(session: AsyncSession, user_id: int) -> None:
@@ -96,7 +104,7 @@ async def _end(session: AsyncSession, caller: Caller, which: ColumnElement[bool]
     found = (await session.scalars(live.order_by(LoginSession.id).with_for_update())).all()
     for login in found:
         login.ended_at = now
-        audit.record(session, AuditAct.session_ended, login)
+        audit_events.record(session, AuditAct.session_ended, login)
     await session.flush()
     return len(found)
 
@@ -118,14 +126,14 @@ def _ending() -> Update:
 
 
 _NAMES = ("id", "created_at", "last_used_at", "expires_at", "ip", "user_agent")
-_SHOWN = [getattr(LoginSession, name) for name in _NAMES]
+_COLUMNS = [getattr(LoginSession, name) for name in _NAMES]
 
 
-def _item(row: tuple[Any, ...]) -> dict[str, Any]:
+def _as_dict(row: tuple[Any, ...]) -> dict[str, Any]:
     return dict(zip(_NAMES, row, strict=False))
 
 
-_OWN = Listing(
+_LIVE_OF_USER = PaginatedQuery(
     name="sessions",
     matching=select(LoginSession.id).where(
         LoginSession.user_id == bindparam("user_id"),
@@ -134,16 +142,18 @@ _OWN = Listing(
     ),
     id=LoginSession.id,
     keys={"created_at": LoginSession.created_at, "last_used_at": LoginSession.last_used_at},
-    rows=lambda page: select(*_SHOWN).join(page, page.c.id == LoginSession.id),
-    item=_item,
+    rows=lambda page: select(*_COLUMNS).join(page, page.c.id == LoginSession.id),
+    item=_as_dict,
 )
 
 
-async def list_own(pages: Pages, *, caller: Caller, query: SessionQuery) -> PageOf[dict[str, Any]]:
+async def list_own(
+    paginator: Paginator, *, caller: Caller, query: SessionQuery
+) -> PageResult[dict[str, Any]]:
     """The caller's live sessions, as `schemas.sessions.Session` describes them."""
     # In whole seconds: what is remembered is found again by these values.
     given = {"user_id": caller.user_id, "now": utc_now().replace(microsecond=0)}
-    page = await pages.page(_OWN, query, given)
+    page = await paginator.paginate(_LIVE_OF_USER, query, given)
     return page.of(lambda item: item | {"current": item["id"] == caller.session_id})
 
 
@@ -167,7 +177,7 @@ class _Remembered:
     until: float
 
 
-class Identities:
+class TokenAuthenticator:
     """Who is behind a token, as things stand now.
 
     Remembered for less than a second, and no longer than until this process writes anything
@@ -175,14 +185,14 @@ class Identities:
     revokes within a second. Nothing outlives the process.
     """
 
-    def __init__(self, reader: Reader, tokens: AccessTokens) -> None:
+    def __init__(self, reader: QueryRunner, tokens: AccessTokens) -> None:
         self._reader = reader
         self._tokens = tokens
         self._remembered: dict[str, _Remembered] = {}
 
-    async def caller(self, token: str) -> Caller:
-        """The caller, or InvalidToken: a bad token, a session that is over, a user who is
-        disabled or deleted."""
+    async def authenticate(self, token: str) -> Caller:
+        """Return the caller; raise InvalidToken for a bad token, a session that is over, or a user
+        who is disabled or deleted."""
         version = self._reader.changes.version(*_SHAPING)
         known, now = self._remembered.get(token), time.monotonic()
         if known is not None and known.version == version and now < known.until:
@@ -191,14 +201,15 @@ class Identities:
         claims = known.claims if known else self._tokens.verify(token)
         if claims.expires_at <= time.time():
             raise InvalidToken
-        caller = await self._look_up(claims)
+        caller = await self.of(user_id=claims.user_id, session_id=claims.session_id)
         if len(self._remembered) >= _MAX_REMEMBERED:
             self._remembered.clear()
         until = now + min(REMEMBER_SECONDS, claims.expires_at - time.time())
         self._remembered[token] = _Remembered(claims, caller, version, until)
         return caller
 
-    async def _look_up(self, claims: AccessClaims) -> Caller:
-        who = {"user_id": claims.user_id, "session_id": claims.session_id}
+    async def of(self, *, user_id: int, session_id: int) -> Caller:
+        """The caller of a session as the database knows them now, or InvalidToken."""
+        who = {"user_id": user_id, "session_id": session_id}
         rows = await self._reader.rows(authorization.CALLER, authorization.caller_parameters(**who))
         return authorization.caller_of(rows, **who)

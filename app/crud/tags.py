@@ -16,17 +16,17 @@ from sqlalchemy import BigInteger, Integer, bindparam, case, func, insert, selec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.words import index_words
-from app.crud.listings import Listing, sought
-from app.crud.pages import PageOf, Pages
-from app.crud.search import Search
-from app.database import Act
+from app.db.changes import Act
+from app.db.paginated_queries import PaginatedQuery, sought
+from app.db.pagination import PageResult, Paginator
+from app.db.queries import PreparedQuery
+from app.db.search import Search
+from app.db.statements import Change
+from app.db.transactions import Transaction, session_transaction
 from app.models.posts import Post, PostStatus
 from app.models.search import TagSearch
 from app.models.tags import MAX_TAGS, PostTag, Tag
-from app.prepared import Change
-from app.reading import Query
 from app.schemas.tags import TagQuery
-from app.writing import Unit, in_session
 
 # How many tags a statement has room for: those of most posts, of any, a part of an author's.
 _FEW, _MANY = 4, 500
@@ -34,7 +34,7 @@ _PAGE = 5_000
 
 
 def get_or_create(
-    unit: Unit, *, names: list[str], counted: bool, others: Collection[int] = ()
+    transaction: Transaction, *, names: list[str], counted: bool, others: Collection[int] = ()
 ) -> list[int]:
     """Return the ids of the tags with these (normalised) names; make the missing ones.
 
@@ -48,33 +48,33 @@ def get_or_create(
     while True:
         width = _room_for(names)
         given = _padded("name", names, width)
-        found = {name: id_ for id_, name in unit.rows(_named(width), **given)}
+        found = {name: id_ for id_, name in transaction.rows(_named(width), **given)}
         # Before any lock on a tag that others can see, and in one order: no two that make tags
         # can wait for each other.
         missing = sorted(set(names) - found.keys())
         for name in missing:
-            unit.insert_if_missing(Tag, name=name)
+            transaction.insert_if_missing(Tag, name=name)
         made.update(missing)
         # Over again for one that was made here, or purged between the two.
-        if not missing and _lock(unit, {*found.values(), *others}, counted=counted):
+        if not missing and _lock(transaction, {*found.values(), *others}, counted=counted):
             for name in sorted(made):
-                unit.insert_if_missing(TagSearch, id=found[name], words=index_words(name))
+                transaction.insert_if_missing(TagSearch, id=found[name], words=index_words(name))
             return list(found.values())
 
 
-def link(unit: Unit, *, post_id: int, tag_ids: Collection[int]) -> None:
+def link(transaction: Transaction, *, post_id: int, tag_ids: Collection[int]) -> None:
     """Give a post (locked) tags, at most MAX_TAGS."""
     width = _room_for(tag_ids)
-    unit.change(_linking(width), post_id=post_id, **_padded("id", sorted(tag_ids), width))
+    transaction.change(_linking(width), post_id=post_id, **_padded("id", sorted(tag_ids), width))
 
 
-def shift(unit: Unit, changes: Mapping[int, int]) -> None:
+def shift(transaction: Transaction, changes: Mapping[int, int]) -> None:
     """Lock tags, and add to the count of each what stands beside its id."""
-    _lock(unit, changes, counted=True)
-    add(unit, changes)
+    _lock(transaction, changes, counted=True)
+    add(transaction, changes)
 
 
-def add(unit: Unit, changes: Mapping[int, int]) -> None:
+def add(transaction: Transaction, changes: Mapping[int, int]) -> None:
     """Add to the counts of tags that this transaction has locked."""
     alike = defaultdict(list)
     for tag_id, by in changes.items():
@@ -82,15 +82,15 @@ def add(unit: Unit, changes: Mapping[int, int]) -> None:
     for by, ids in alike.items():
         for part in _parts(ids):
             width = _room_for(part)
-            unit.change(_adding(width), by=by, **_padded("id", part, width))
+            transaction.change(_adding(width), by=by, **_padded("id", part, width))
 
 
-def _lock(unit: Unit, ids: Iterable[int], *, counted: bool) -> bool:
+def _lock(transaction: Transaction, ids: Iterable[int], *, counted: bool) -> bool:
     """Lock tags by ascending id; return whether all of them are there."""
     are_there = True
     for part in _parts(ids):
         width = _room_for(part)
-        found = unit.rows(_locking(width, counted), **_padded("id", part, width))
+        found = transaction.rows(_locking(width, counted), **_padded("id", part, width))
         are_there &= len(found) == len(part)
     return are_there
 
@@ -117,9 +117,9 @@ def _ids(width: int) -> list[Any]:
 
 
 @cache
-def _named(width: int) -> Query:
+def _named(width: int) -> PreparedQuery:
     names: list[Any] = [bindparam(f"name_{n}") for n in range(width)]
-    return Query(select(Tag.id, Tag.name).where(Tag.name.in_(names)))
+    return PreparedQuery(select(Tag.id, Tag.name).where(Tag.name.in_(names)))
 
 
 @cache
@@ -130,7 +130,7 @@ def _linking(width: int) -> Change:
 
 
 @cache
-def _locking(width: int, counted: bool) -> Query:
+def _locking(width: int, counted: bool) -> PreparedQuery:
     """Lock for a change of the count, or only against deletion.
 
     On MariaDB by the primary key, whatever the planner prefers for a small table: rows are locked
@@ -138,7 +138,7 @@ def _locking(width: int, counted: bool) -> Query:
     """
     statement = select(Tag.id).where(Tag.id.in_(_ids(width))).order_by(Tag.id)
     statement = statement.with_hint(Tag, "FORCE INDEX (PRIMARY)", "mysql")
-    return Query(statement.with_for_update(read=not counted, key_share=True))
+    return PreparedQuery(statement.with_for_update(read=not counted, key_share=True))
 
 
 @cache
@@ -151,7 +151,7 @@ def _adding(width: int) -> Change:
 
 # --- An author's posts, all at once --------------------------------------------------------------
 
-_WITH_AUTHOR = Query(
+_WITH_AUTHOR = PreparedQuery(
     select(PostTag.tag_id, func.count())
     .join(Post, Post.id == PostTag.post_id)
     .where(
@@ -170,28 +170,28 @@ _WITH_AUTHOR = Query(
 async def shift_with_author(session: AsyncSession, *, user_id: int, by: int) -> None:
     """Add to the counts of tags for each published post that is in the trash with its author,
     whom this transaction has locked: so nobody else changes those posts meanwhile."""
-    await in_session(session, partial(_shift_with_author, user_id=user_id, by=by))
+    await session_transaction(session, partial(_shift_with_author, user_id=user_id, by=by))
 
 
-def _shift_with_author(unit: Unit, user_id: int, by: int) -> None:
+def _shift_with_author(transaction: Transaction, user_id: int, by: int) -> None:
     after = 0
-    while found := unit.rows(_WITH_AUTHOR, user_id=user_id, after=after):
-        shift(unit, {tag_id: by * posts for tag_id, posts in found})
+    while found := transaction.rows(_WITH_AUTHOR, user_id=user_id, after=after):
+        shift(transaction, {tag_id: by * posts for tag_id, posts in found})
         after = found[-1][0]
 
 
 # --- Listing -------------------------------------------------------------------------------------
 
 
-async def list_tags(pages: Pages, *, query: TagQuery) -> PageOf[dict[str, Any]]:
+async def list_tags(paginator: Paginator, *, query: TagQuery) -> PageResult[dict[str, Any]]:
     """Tags of published posts. A tag that only drafts have is as invisible as they are."""
     words = sought(query)
-    return await pages.page(_listing(is_search=bool(words)), query, words)
+    return await paginator.paginate(_listing(is_search=bool(words)), query, words)
 
 
 @cache
-def _listing(*, is_search: bool) -> Listing[dict[str, Any]]:
-    return Listing(
+def _listing(*, is_search: bool) -> PaginatedQuery[dict[str, Any]]:
+    return PaginatedQuery(
         name="tags",
         matching=select(Tag.id).where(Tag.post_count > 0),
         id=Tag.id,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from sqlalchemy import select
-from sqlalchemy import update as sql_update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
@@ -15,30 +14,26 @@ from app.core.exceptions import (
     FieldError,
     Invalid,
 )
-from app.core.keys import SecretKeys
+from app.core.i18n import DEFAULT_LOCALE
+from app.core.keyring import SecretKeys
 from app.core.passwords import MAX_PASSWORD, MIN_LENGTH, Policy, weaknesses
 from app.core.permissions import ADMIN_ROLE, USER_ROLE
 from app.core.security import Passwords
-from app.crud import admins, audit, idempotency, one_time, outbox, sessions, tags
-from app.crud.base import (
-    changed_by,
-    flush_or_conflict,
-    flush_out,
-    one_or_404,
-)
-from app.models.audit import AuditAct
+from app.crud import admins, audit_events, idempotency_keys, one_time_tokens, outbox, sessions, tags
+from app.db import trash
+from app.db.rows import changed_fields, flush_and_expunge, flush_or_conflict, one_or_404
+from app.models.audit_events import AuditAct
 from app.models.base import INCLUDE_DELETED
 from app.models.one_time_tokens import Purpose
 from app.models.outbox import MailKind
-from app.models.posts import Post
 from app.models.roles import Role
 from app.models.users import User, email_key
+from app.schemas.emails import normal_email
 from app.schemas.users import (
     ProfileUpdate,
     Registration,
     UserCreate,
     UserUpdate,
-    normal_email,
 )
 
 _EMAIL_CONFLICT = {"uq_users_live_email": EmailTaken}
@@ -67,8 +62,10 @@ async def register(
         locale=request_context().locale,
     )
     await _add(session, user, roles=[USER_ROLE])
-    audit.record(session, AuditAct.user_registered, user, actor_id=user.id)
-    values = await one_time.issue(session, keys=keys, user=user, purpose=Purpose.verify_email)
+    audit_events.record(session, AuditAct.user_registered, user, actor_id=user.id)
+    values = await one_time_tokens.issue(
+        session, keys=keys, user=user, purpose=Purpose.verify_email
+    )
     outbox.enqueue(session, MailKind.welcome, user, **values)
     await session.flush()
     return user
@@ -79,19 +76,32 @@ async def create(session: AsyncSession, *, data: UserCreate, keys: SecretKeys) -
     set one. Raises EmailTaken."""
     user = User(**data.model_dump(), email_key=email_key(data.email))
     await _add(session, user, roles=[USER_ROLE])
-    audit.record(session, AuditAct.user_created, user, roles=[USER_ROLE])
-    values = await one_time.issue(session, keys=keys, user=user, purpose=Purpose.invitation)
+    audit_events.record(session, AuditAct.user_created, user, roles=[USER_ROLE])
+    values = await one_time_tokens.issue(session, keys=keys, user=user, purpose=Purpose.invitation)
     outbox.enqueue(session, MailKind.invitation, user, **values)
     await session.flush()
     return user
 
 
-async def create_admin(session: AsyncSession, *, email: str, name: str, password_hash: str) -> User:
+async def create_admin(
+    session: AsyncSession,
+    *,
+    email: str,
+    name: str,
+    password_hash: str,
+    locale: str = DEFAULT_LOCALE,
+) -> User:
     """An account with the role `admin`. Raises EmailTaken."""
-    user = User(email=email, email_key=email_key(email), name=name, password_hash=password_hash)
+    user = User(
+        email=email,
+        email_key=email_key(email),
+        name=name,
+        password_hash=password_hash,
+        locale=locale,
+    )
     roles = [ADMIN_ROLE, USER_ROLE]
     await _add(session, user, roles=roles)
-    audit.record(session, AuditAct.user_created, user, roles=roles)
+    audit_events.record(session, AuditAct.user_created, user, roles=roles)
     return user
 
 
@@ -158,9 +168,9 @@ async def update(session: AsyncSession, *, user: User, data: ProfileUpdate | Use
     nothing any more; raises LastAdmin."""
     changes: dict[str, Any] = data.model_dump()
     if user.is_active and changes.get("is_active") is False:
-        await admins.keep_an_admin(session, without=user.id)
-        await _shut_out(session, user)
-    changed = changed_by(changes, user)
+        await admins.ensure_not_last_admin(session, without=user.id)
+        await _revoke_access(session, user)
+    changed = changed_fields(changes, user)
     for name, value in changes.items():
         setattr(user, name, value)
     _record_update(session, user, changed)
@@ -171,37 +181,32 @@ async def update(session: AsyncSession, *, user: User, data: ProfileUpdate | Use
 def _record_update(session: AsyncSession, user: User, changed: list[str]) -> None:
     if "is_active" in changed:
         act = AuditAct.user_enabled if user.is_active else AuditAct.user_disabled
-        audit.record(session, act, user)
+        audit_events.record(session, act, user)
     fields = [name for name in changed if name != "is_active"]
     if fields:
-        audit.record(session, AuditAct.user_updated, user, fields=fields)
+        audit_events.record(session, AuditAct.user_updated, user, fields=fields)
 
 
 async def soft_delete(session: AsyncSession, *, user: User) -> None:
-    """Put a user and their live posts in the trash and end their sessions; raises LastAdmin."""
-    await admins.keep_an_admin(session, without=user.id)
+    """Put a user and what they wrote in the trash and end their sessions; raise LastAdmin."""
+    await admins.ensure_not_last_admin(session, without=user.id)
     user.soft_delete()
-    await flush_out(session, user)
-    await session.execute(
-        sql_update(Post)
-        .where(Post.author_id == user.id)
-        # A post that comes back is the post that went: same version, same last change.
-        .values(deleted_at=user.deleted_at, deleted_with_author=True, updated_at=Post.updated_at)
-    )
-    await _shut_out(session, user)
+    await flush_and_expunge(session, user)
+    await trash.delete_children(session, user)
+    await _revoke_access(session, user)
     await tags.shift_with_author(session, user_id=user.id, by=-1)
-    audit.record(session, AuditAct.user_deleted, user)
+    audit_events.record(session, AuditAct.user_deleted, user)
 
 
-async def _shut_out(session: AsyncSession, user: User) -> None:
+async def _revoke_access(session: AsyncSession, user: User) -> None:
     """End their sessions, make what was mailed worthless, and repeat no answer about them."""
     await sessions.end_all(session, user_id=user.id)
-    await one_time.withdraw(session, user=user, purposes=[*Purpose])
-    await idempotency.forget(session, user_id=user.id)
+    await one_time_tokens.withdraw(session, user=user, purposes=[*Purpose])
+    await idempotency_keys.delete_of_user(session, user_id=user.id)
 
 
 async def restore(session: AsyncSession, *, user: User) -> User:
-    """Take a user out of the trash, with the posts that went in with them.
+    """Take a user out of the trash, with what went in with them.
 
     Raises EmailTaken when somebody else has the address by now. A live user stays as they are.
     """
@@ -210,11 +215,6 @@ async def restore(session: AsyncSession, *, user: User) -> User:
         await flush_or_conflict(session, _EMAIL_CONFLICT)
         # Before the posts: once they are live, nothing tells them from the others.
         await tags.shift_with_author(session, user_id=user.id, by=1)
-        await session.execute(
-            sql_update(Post)
-            .where(Post.author_id == user.id, Post.deleted_with_author)
-            .values(deleted_at=None, deleted_with_author=False, updated_at=Post.updated_at)
-            .execution_options(**{INCLUDE_DELETED: True})
-        )
-        audit.record(session, AuditAct.user_restored, user)
+        await trash.restore_children(session, user)
+        audit_events.record(session, AuditAct.user_restored, user)
     return user

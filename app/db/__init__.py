@@ -1,1 +1,1 @@
-"""The database below the engine: what its errors mean."""
+"""The database: the engine, prepared queries, transactions, listings, migrations, drivers."""

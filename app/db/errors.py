@@ -1,7 +1,7 @@
 """What an error of the database means: run the transaction again, wait, or answer a conflict.
 
 By the number or SQLSTATE of the driver, wherever in a chain of errors it stands
-(`app/core/failures.py`).
+(`app/db/failures.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm.exc import StaleDataError
 
 from app.core.exceptions import AppError, Conflict, Unavailable
-from app.core.failures import causes, errno_of, original_of, raised, sqlstate_of
+from app.db.failures import causes, errno_of, original_of, raised, sqlstate_of
 
 # MariaDB/MySQL error numbers and SQLSTATEs after which the same transaction may succeed.
 _TRANSIENT_ERRNOS = {1205, 1213, 1020}

@@ -36,7 +36,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 # SQLite only counts up an INTEGER PRIMARY KEY by itself; MariaDB and PostgreSQL get 64 bits.
 BigId = BigInteger().with_variant(Integer(), "sqlite")
-MARIADB_TABLE = {
+TABLE_OPTIONS = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
     "mysql_collate": "utf8mb4_unicode_ci",
@@ -46,6 +46,8 @@ MARIADB_TABLE = {
 INCLUDE_DELETED = "include_deleted"
 # `deleted_at` of a row whose purge has begun: it cannot come back without what belonged to it.
 CONDEMNED = datetime(1970, 1, 1, tzinfo=UTC)
+# What `foreign_key` says of a column, in its `info`.
+DELETED_WITH, PURGED_AS = "deleted_with", "purged_as"
 S = TypeVar("S", bound=Executable)
 
 
@@ -86,6 +88,31 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class DatabaseNow(FunctionElement[datetime]):
+    """The time by the database's clock, for what several processes compare: theirs may differ."""
+
+    type = UtcDateTime()
+    inherit_cache = True
+
+
+@compiles(DatabaseNow, "postgresql")
+def _now_on_postgresql(*_: object, **__: object) -> str:
+    # Not `clock_timestamp()`: that is another for each row, so that no index finds what is due.
+    return "statement_timestamp()"
+
+
+@compiles(DatabaseNow, "mysql")
+@compiles(DatabaseNow, "mariadb")
+def _now_on_mariadb(*_: object, **__: object) -> str:
+    return "UTC_TIMESTAMP(6)"
+
+
+@compiles(DatabaseNow, "sqlite")
+def _now_on_sqlite(*_: object, **__: object) -> str:
+    # It has milliseconds: rounded up, or what is due by now would be so in the next.
+    return "(strftime('%Y-%m-%d %H:%M:%f', 'now', '+0.001 seconds') || '000')"
 
 
 def _in_utc(value: datetime) -> datetime:
@@ -131,12 +158,20 @@ def trash_index() -> Index:
     return Index(None, "deleted_at", sqlite_where=only_trash, postgresql_where=only_trash)
 
 
-def reference(column: str, *, ondelete: str, **options: Any) -> MappedColumn[Any]:
-    """A foreign key column to `table.id`."""
-    return mapped_column(BigId, ForeignKey(column, ondelete=ondelete), **options)
+def foreign_key(
+    column: str, *, ondelete: str, deleted_with: str = "", purged_as: str = "", **options: Any
+) -> MappedColumn[Any]:
+    """Return a foreign key column to `table.id`.
+
+    `deleted_with` says that rows go to the trash with the row they point to, and come back with it:
+    it names the column of this table that marks those rows (`db/trash.py`). They are purged with it
+    too, whatever `ondelete` says, and so are rows with `purged_as`, the name they are counted by.
+    """
+    info = {DELETED_WITH: deleted_with, PURGED_AS: purged_as}
+    return mapped_column(BigId, ForeignKey(column, ondelete=ondelete), info=info, **options)
 
 
-class Row(Base):
+class TimestampedModel(Base):
     """A table with a numeric id and the moments of its making and last change."""
 
     __abstract__ = True
@@ -180,9 +215,26 @@ class SoftDelete:
         return cls.deleted_at > CONDEMNED
 
 
+class Versioned:
+    """Rows that count their changes: `version` is what their ETag begins with."""
+
+    version: Mapped[int] = mapped_column(default=1, sort_order=89)
+    updated_at: Mapped[datetime]
+
+    def change(self, **values: object) -> None:
+        """Set what differs and count it as one change; nothing happens when nothing differs."""
+        differing = {name: value for name, value in values.items() if getattr(self, name) != value}
+        if not differing:
+            return
+        for name, value in differing.items():
+            setattr(self, name, value)
+        self.version += 1
+        self.updated_at = utc_now()
+
+
 class Guarded:
     """Rows on which an invariant rests. `guard` counts the writes that were made for nothing but
-    to conflict with others (`crud/guards.py`); it is never shown."""
+    to conflict with others (`db/guards.py`); it is never shown."""
 
     guard: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0", sort_order=93)
 

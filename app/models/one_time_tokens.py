@@ -8,7 +8,7 @@ from enum import StrEnum
 from sqlalchemy import Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.models.base import MARIADB_TABLE, Row, exact_text, reference
+from app.models.base import TABLE_OPTIONS, TimestampedModel, exact_text, foreign_key
 from app.models.sessions import HASH_LENGTH
 from app.models.users import MAX_EMAIL
 
@@ -22,7 +22,7 @@ class Purpose(StrEnum):
     invitation = "invitation"
 
 
-class OneTimeToken(Row):
+class OneTimeToken(TimestampedModel):
     """A token that was mailed to `email`, by its SHA-256 in hexadecimal.
 
     A newer one for the same user and purpose replaces the older ones.
@@ -33,10 +33,10 @@ class OneTimeToken(Row):
         UniqueConstraint("token_hash"),
         Index(None, "user_id", "purpose"),
         Index(None, "expires_at"),
-        MARIADB_TABLE,
+        TABLE_OPTIONS,
     )
 
-    user_id: Mapped[int] = reference("users.id", ondelete="CASCADE")
+    user_id: Mapped[int] = foreign_key("users.id", ondelete="CASCADE")
     purpose: Mapped[Purpose] = mapped_column(String(32))
     token_hash: Mapped[str] = mapped_column(exact_text(HASH_LENGTH))
     email: Mapped[str] = mapped_column(String(MAX_EMAIL))

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import JSON, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.models.base import MARIADB_TABLE, Row, exact_text, reference, utc_now
+from app.models.base import TABLE_OPTIONS, DatabaseNow, TimestampedModel, exact_text, foreign_key
 from app.models.users import MAX_EMAIL
 
 MAX_ERROR = 300
@@ -40,7 +40,7 @@ class MailState(StrEnum):
     dead = "dead"
 
 
-class Mail(Row):
+class Mail(TimestampedModel):
     """One mail. `key` becomes its Message-ID, the same on every attempt."""
 
     __tablename__ = "outbox"
@@ -50,17 +50,19 @@ class Mail(Row):
         Index(None, "created_at", "id"),
         Index(None, "state", "created_at", "id", "kind"),
         Index(None, "kind", "created_at", "id", "state"),
-        MARIADB_TABLE,
+        TABLE_OPTIONS,
     )
 
     key: Mapped[str] = mapped_column(exact_text(64), default=lambda: secrets.token_hex(16))
     kind: Mapped[MailKind] = mapped_column(String(32))
-    user_id: Mapped[int | None] = reference("users.id", ondelete="SET NULL", index=True)
+    user_id: Mapped[int | None] = foreign_key(
+        "users.id", ondelete="SET NULL", purged_as="mails", index=True
+    )
     recipient: Mapped[str] = mapped_column(String(MAX_EMAIL))
     locale: Mapped[str] = mapped_column(String(8))
     values: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     state: Mapped[MailState] = mapped_column(String(16), default=MailState.pending)
     attempts: Mapped[int] = mapped_column(default=0)
-    next_attempt_at: Mapped[datetime] = mapped_column(default=utc_now)
+    next_attempt_at: Mapped[datetime] = mapped_column(default=DatabaseNow())
     sent_at: Mapped[datetime | None] = mapped_column(default=None)
     last_error: Mapped[str | None] = mapped_column(String(MAX_ERROR), default=None)

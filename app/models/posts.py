@@ -9,7 +9,15 @@ from sqlalchemy import Computed, Index, String, Text
 from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from app.models.base import MARIADB_TABLE, Row, SoftDelete, reference, trash_index, utc_now
+from app.models.base import (
+    TABLE_OPTIONS,
+    SoftDelete,
+    TimestampedModel,
+    Versioned,
+    foreign_key,
+    trash_index,
+    utc_now,
+)
 from app.models.tags import Tag
 from app.models.users import User
 
@@ -33,7 +41,7 @@ def _listed_by(*columns: str, name: str | None = None) -> Index:
     return Index(name, *columns, *(each for each in _COVERED if each not in columns))
 
 
-class Post(Row, SoftDelete):
+class Post(TimestampedModel, Versioned, SoftDelete):
     """A post, owned by its author; `version` counts its changes and is its ETag."""
 
     __tablename__ = "posts"
@@ -44,10 +52,12 @@ class Post(Row, SoftDelete):
         _listed_by("title", name="ix_posts_by_title"),
         _listed_by("author_id", "created_at"),
         trash_index(),
-        MARIADB_TABLE,
+        TABLE_OPTIONS,
     )
 
-    author_id: Mapped[int] = reference("users.id", ondelete="RESTRICT")
+    author_id: Mapped[int] = foreign_key(
+        "users.id", ondelete="RESTRICT", deleted_with="deleted_with_author"
+    )
     title: Mapped[str] = mapped_column(String(MAX_TITLE))
     content: Mapped[str] = mapped_column(
         Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
@@ -73,16 +83,11 @@ class Post(Row, SoftDelete):
         return sorted(label.name for label in self.labels)
 
     def change(self, **values: object) -> None:
-        """Set what differs and count it as one change; nothing happens when nothing differs."""
-        differing = {name: value for name, value in values.items() if getattr(self, name) != value}
-        if not differing:
-            return
-        for name, value in differing.items():
-            setattr(self, name, value)
-        if "status" in differing:
-            self.published_at = utc_now() if self.status == PostStatus.published else None
-        self.version += 1
-        self.updated_at = utc_now()
+        """Set what differs; a post is published at the moment its status says so."""
+        status = values.get("status", self.status)
+        if status != self.status:
+            values["published_at"] = utc_now() if status == PostStatus.published else None
+        super().change(**values)
 
     def soft_delete(self) -> None:
         self.change(deleted_at=utc_now())

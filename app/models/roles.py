@@ -7,13 +7,13 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.core.permissions import ADMIN_ROLE, SYSTEM_ROLES, Permission
 from app.models.base import (
-    MARIADB_TABLE,
+    TABLE_OPTIONS,
     Base,
     Guarded,
-    Row,
     SoftDelete,
+    TimestampedModel,
     exact_text,
-    reference,
+    foreign_key,
     utc_now,
 )
 
@@ -25,13 +25,13 @@ class RolePermission(Base):
     """Which role grants which permission."""
 
     __tablename__ = "role_permissions"
-    __table_args__ = MARIADB_TABLE
+    __table_args__ = TABLE_OPTIONS
 
-    role_id: Mapped[int] = reference("roles.id", ondelete="CASCADE", primary_key=True)
+    role_id: Mapped[int] = foreign_key("roles.id", ondelete="CASCADE", primary_key=True)
     permission: Mapped[str] = mapped_column(exact_text(50), primary_key=True)
 
 
-class Role(Row, SoftDelete, Guarded):
+class Role(TimestampedModel, SoftDelete, Guarded):
     """A role. `admin` grants everything, whatever the table says."""
 
     __tablename__ = "roles"
@@ -39,7 +39,7 @@ class Role(Row, SoftDelete, Guarded):
         UniqueConstraint("live_name"),
         Index(None, "created_at", "id", "deleted_at"),
         Index(None, "name", "id", "deleted_at"),
-        MARIADB_TABLE,
+        TABLE_OPTIONS,
     )
 
     name: Mapped[str] = mapped_column(exact_text(MAX_ROLE_NAME))

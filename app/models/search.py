@@ -3,7 +3,7 @@
 A table beside each: what a listing reads stays small. On SQLite the index is a table of its own
 (FTS5, `fts_` and the table's name) that triggers keep; it is in no metadata. Whatever the ORM
 writes to the rows is written here by the listeners below, in the same flush; what is inserted in
-bulk, or past the ORM, its writer puts here, or `crud/search.py` finds it missing.
+bulk, or past the ORM, its writer puts here, or `db/search.py` finds it missing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
 from app.core.words import index_words
-from app.models.base import MARIADB_TABLE, Base, reference
+from app.models.base import TABLE_OPTIONS, Base, foreign_key
 from app.models.posts import Post
 from app.models.tags import Tag
 from app.models.users import User
@@ -61,7 +61,7 @@ class SearchRow(Base):
     def __table_args__(cls) -> tuple[Any, ...]:
         index = Index(None, "words", mysql_prefix="FULLTEXT", postgresql_using="gin")
         # An ordinary one would be of no use, and hold all the words once more.
-        return (index.ddl_if(callable_=cast("Any", _is_on_server)), MARIADB_TABLE)
+        return (index.ddl_if(callable_=cast("Any", _is_on_server)), TABLE_OPTIONS)
 
 
 def _is_on_server(*_: Any, dialect: Any, **__: Any) -> bool:
@@ -73,7 +73,7 @@ class PostSearch(SearchRow):
 
     __tablename__ = "post_search"
 
-    id: Mapped[int] = reference("posts.id", ondelete="CASCADE", primary_key=True)
+    id: Mapped[int] = foreign_key("posts.id", ondelete="CASCADE", primary_key=True)
 
 
 class UserSearch(SearchRow):
@@ -81,7 +81,7 @@ class UserSearch(SearchRow):
 
     __tablename__ = "user_search"
 
-    id: Mapped[int] = reference("users.id", ondelete="CASCADE", primary_key=True)
+    id: Mapped[int] = foreign_key("users.id", ondelete="CASCADE", primary_key=True)
 
 
 class TagSearch(SearchRow):
@@ -89,7 +89,7 @@ class TagSearch(SearchRow):
 
     __tablename__ = "tag_search"
 
-    id: Mapped[int] = reference("tags.id", ondelete="CASCADE", primary_key=True)
+    id: Mapped[int] = foreign_key("tags.id", ondelete="CASCADE", primary_key=True)
 
 
 # What is searched, and by which of its columns.

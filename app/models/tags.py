@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.models.base import MARIADB_TABLE, Base, BigId, exact_text, reference
+from app.models.base import TABLE_OPTIONS, Base, BigId, exact_text, foreign_key
 
 MAX_TAG = 50
 MAX_TAGS = 20  # of one post
@@ -23,7 +23,7 @@ class Tag(Base):
         Index(None, "post_count", "id"),
         # With the count: MariaDB would sort all tags that have one for each page.
         Index(None, "name", "id", "post_count"),
-        MARIADB_TABLE,
+        TABLE_OPTIONS,
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
@@ -35,7 +35,7 @@ class PostTag(Base):
     """Which post has which tag."""
 
     __tablename__ = "post_tags"
-    __table_args__ = (Index(None, "tag_id", "post_id"), MARIADB_TABLE)
+    __table_args__ = (Index(None, "tag_id", "post_id"), TABLE_OPTIONS)
 
-    post_id: Mapped[int] = reference("posts.id", ondelete="CASCADE", primary_key=True)
-    tag_id: Mapped[int] = reference("tags.id", ondelete="CASCADE", primary_key=True)
+    post_id: Mapped[int] = foreign_key("posts.id", ondelete="CASCADE", primary_key=True)
+    tag_id: Mapped[int] = foreign_key("tags.id", ondelete="CASCADE", primary_key=True)

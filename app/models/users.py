@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from datetime import date, datetime
 
@@ -10,39 +11,45 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.core.permissions import Permission
 from app.models.base import (
-    MARIADB_TABLE,
+    TABLE_OPTIONS,
     Base,
     Guarded,
-    Row,
     SoftDelete,
+    TimestampedModel,
     exact_text,
-    reference,
+    foreign_key,
     trash_index,
     utc_now,
 )
 from app.models.roles import Role
 
 MAX_EMAIL = 254
+_FOLDED = re.compile("[^ßς]+")
 MAX_NAME = 100
 MAX_PHONE = 20
 
 
 def email_key(email: str) -> str:
-    """What makes two addresses the same: NFKC and case folding (never shown to anyone)."""
-    return unicodedata.normalize("NFKC", email.strip()).casefold()
+    """Return what makes two addresses the same: NFKC and case folding (never shown to anyone).
+
+    Of a domain `ß` and `ς` are kept: since IDNA 2008 `straße.de` and `strasse.de` are two domains,
+    of two owners.
+    """
+    local, at, domain = unicodedata.normalize("NFKC", email.strip()).rpartition("@")
+    return local.casefold() + at + _FOLDED.sub(lambda part: part[0].casefold(), domain)
 
 
 class UserRole(Base):
     """Which user has which role."""
 
     __tablename__ = "user_roles"
-    __table_args__ = (Index(None, "role_id", "user_id"), MARIADB_TABLE)
+    __table_args__ = (Index(None, "role_id", "user_id"), TABLE_OPTIONS)
 
-    user_id: Mapped[int] = reference("users.id", ondelete="CASCADE", primary_key=True)
-    role_id: Mapped[int] = reference("roles.id", ondelete="CASCADE", primary_key=True)
+    user_id: Mapped[int] = foreign_key("users.id", ondelete="CASCADE", primary_key=True)
+    role_id: Mapped[int] = foreign_key("roles.id", ondelete="CASCADE", primary_key=True)
 
 
-class User(Row, SoftDelete, Guarded):
+class User(TimestampedModel, SoftDelete, Guarded):
     """An account. Its address is unique among the live ones: the trash does not block it."""
 
     __tablename__ = "users"
@@ -52,7 +59,7 @@ class User(Row, SoftDelete, Guarded):
         Index(None, "name", "id", "deleted_at", "is_active"),
         Index(None, "email", "id", "deleted_at", "is_active"),
         trash_index(),
-        MARIADB_TABLE,
+        TABLE_OPTIONS,
     )
 
     email: Mapped[str] = mapped_column(String(MAX_EMAIL))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Response
+from fastapi import APIRouter, Depends, Form, Request, Response
 
 from app.core.exceptions import (
     EmailTaken,
@@ -12,26 +12,18 @@ from app.core.exceptions import (
     InvalidRefreshToken,
     RegistrationDisabled,
 )
-from app.crud import accounts, auth, users
+from app.crud import auth, user_queries, users
 from app.models.users import email_key
-from app.quotas import Door
-from app.routers.bodies import StrictRoute
-from app.routers.creating import PublicCreation, made
-from app.routers.deps import (
-    API,
-    MAILS,
-    DatabaseDep,
-    PasswordsDep,
-    SessionDep,
-    SettingsDep,
-    TokensDep,
-)
-from app.routers.doors import LoginAttempt, RegisterAttempt
-from app.routers.lists import Json
-from app.routers.responses import problems
-from app.routers.sessions import refresh, token_answer
+from app.rate_limits.rules import LimitedAction
+from app.routers.sessions import renewed, token_answer
 from app.schemas import auth as schemas
 from app.schemas import users as user_schemas
+from app.web.dependencies import API, MAILS, DatabaseDep, PasswordsDep, SessionDep, SettingsDep
+from app.web.error_responses import error_responses
+from app.web.idempotency import PublicCreation
+from app.web.rate_limits import LoginAttempt, RegisterAttempt
+from app.web.responses import FastJSONResponse, created_response
+from app.web.strict_route import StrictRoute
 
 router = APIRouter(prefix=f"{API}/auth", tags=["auth"], route_class=StrictRoute)
 
@@ -45,7 +37,7 @@ async def _registration_enabled(settings: SettingsDep) -> None:
     "/register",
     status_code=201,
     response_model=user_schemas.User,
-    responses=problems(EmailTaken, RegistrationDisabled),
+    responses=error_responses(EmailTaken, RegistrationDisabled),
     dependencies=[Depends(_registration_enabled), MAILS],
 )
 async def register(
@@ -56,46 +48,53 @@ async def register(
     passwords: PasswordsDep,
     settings: SettingsDep,
 ) -> Response:
-    """Make an account. A welcome mail follows, with a link that confirms the address."""
+    """Register an account.
+
+    The account gets the role `user`. A welcome mail follows, with a link that confirms the
+    address.
+    """
     policy, keys = settings.password_policy, settings.keys
     # Before anything is counted for an address: what is refused leaves no trace of it.
     users.refuse_weak(data.password, policy, email=data.email, name=data.name)
     await creation.take_turn(attempt.claim)
 
-    async def make() -> Json:
+    async def make() -> FastJSONResponse:
         await attempt.register(email_key(data.email))
         user = await users.register(
             session, data=data, passwords=passwords, policy=policy, keys=keys
         )
         await attempt.trust(user.id)
         creation.belongs_to(user.id)
-        shown = await accounts.show_all(session, user_id=user.id)
-        return made(shown, at=f"{API}/users/{user.id}")
+        shown = await user_queries.show_all(session, user_id=user.id)
+        return created_response(shown, at=f"{API}/users/{user.id}")
 
     return await creation.within(session, make)
 
 
-@router.post("/login", responses=problems(InvalidCredentials, InvalidRefreshToken))
+@router.post("/login", responses=error_responses(InvalidCredentials, InvalidRefreshToken))
 async def login(
     attempt: LoginAttempt,
     form: Annotated[schemas.LoginForm, Form()],
     database: DatabaseDep,
     passwords: PasswordsDep,
-    tokens: TokensDep,
     settings: SettingsDep,
+    request: Request,
 ) -> schemas.Token:
-    """Log in with e-mail (`username`) and password, as the OAuth2 password grant does.
+    """Log in with email and password.
 
-    This is the token endpoint of OAuth2 clients: with `grant_type=refresh_token` (RFC 6749 §6) it
-    does what `POST /api/v1/auth/refresh` does.
+    Send the email address as `username`, as the OAuth2 password grant does. Send the
+    `access_token` of the answer as `Authorization: Bearer …`, and keep its `refresh_token` to
+    get the next tokens.
+
+    This is the token endpoint of OAuth2 clients: with `grant_type=refresh_token` (RFC 6749
+    §6) it does what `POST /api/v1/auth/refresh` does.
     """
     if form.grant_type == "refresh_token":
-        attempt.move_to(Door.refresh)
+        attempt.move_to(LimitedAction.refresh)
         await attempt.enter()
-        given = schemas.Refresh(refresh_token=form.refresh_token)
-        return await refresh(given, database, tokens, settings)
+        return await renewed(form.refresh_token, database, settings, request, form.scope)
     await attempt.enter()
-    with passwords.slot(email_key(form.username)):
+    async with passwords.turn(email_key(form.username)):
         grant = await auth.log_in(
             database,
             passwords=passwords,
@@ -104,5 +103,6 @@ async def login(
             password=form.password,
             idle_days=settings.refresh_token_days,
             days=settings.session_days,
+            scope=form.scope or None,
         )
-    return token_answer(tokens, grant)
+    return token_answer(request, grant)

@@ -17,8 +17,8 @@ from starlette.types import Receive, Scope, Send
 from app.core import i18n
 from app.core.context import request_context
 from app.core.exceptions import AppError, NotFound, all_errors
-from app.routers.html import page
-from app.routers.responses import SHOWN, example
+from app.web.error_responses import EXAMPLE_VALUES, example
+from app.web.pages import page
 
 _APP = Path(__file__).parent.parent
 # Scripts only from here, none inline. Both viewers set styles from script and draw with data:
@@ -29,6 +29,8 @@ _DOCS_CSP = (
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 _PAGE_CSP = "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'"
+# The document, and the viewers around it, are in no other language.
+_DOCS_LOCALE = "en"
 _FOR_A_DAY = "public, max-age=86400"
 _ERRORS: dict[str, type[AppError]] = {kind.code: kind for kind in all_errors()}
 
@@ -59,13 +61,13 @@ own_assets = Assets(directory=_APP / "static")
 @docs_router.get("/docs")
 async def swagger_ui() -> HTMLResponse:
     """The API docs, to try every operation out."""
-    return page("swagger.html", csp=_DOCS_CSP)
+    return page("swagger.html", csp=_DOCS_CSP, locale=_DOCS_LOCALE)
 
 
 @docs_router.get("/redoc")
 async def redoc() -> HTMLResponse:
     """The API docs, to read."""
-    return page("redoc.html", csp=_DOCS_CSP)
+    return page("redoc.html", csp=_DOCS_CSP, locale=_DOCS_LOCALE)
 
 
 @docs_router.get("/static/vendor/redoc.standalone.js")
@@ -87,7 +89,7 @@ async def list_errors() -> HTMLResponse:
     """Every error code with its meaning."""
     texts = i18n.find(request_context().locale, "errors")
     errors = [(kind, texts[code]) for code, kind in sorted(_ERRORS.items())]
-    return page("errors.html", csp=_PAGE_CSP, errors=errors, shown=SHOWN)
+    return page("errors.html", csp=_PAGE_CSP, errors=errors, shown=EXAMPLE_VALUES)
 
 
 @errors_router.get("/errors/{code}")
@@ -99,4 +101,6 @@ async def explain_error(code: Annotated[str, PathParam(max_length=64)]) -> HTMLR
     locale = request_context().locale
     body = json.dumps(example(kind, locale), indent=2, ensure_ascii=False)
     texts = i18n.find(locale, "errors", code)
-    return page("error.html", csp=_PAGE_CSP, kind=kind, texts=texts, example=body, shown=SHOWN)
+    return page(
+        "error.html", csp=_PAGE_CSP, kind=kind, texts=texts, example=body, shown=EXAMPLE_VALUES
+    )

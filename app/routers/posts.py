@@ -8,11 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 
 from app.core.exceptions import AuthorDeleted, PreconditionFailed, TooManyRequests
-from app.crud import posts
+from app.crud import post_listing, posts
+from app.db.transactions import Transaction
 from app.models.posts import Post, PostStatus
-from app.routers.bodies import StrictRoute
-from app.routers.creating import PostCreation, made
-from app.routers.deps import (
+from app.schemas import posts as schemas
+from app.schemas.pages import Page
+from app.web.dependencies import (
     API,
     Id,
     MaybeCaller,
@@ -20,90 +21,130 @@ from app.routers.deps import (
     PostForUpdate,
     SessionDep,
     location,
-    pages_of,
-    reader_of,
+    paginator_of,
+    query_runner_of,
 )
-from app.routers.doors import WRITES, writing
-from app.routers.lists import Json, listed, parsed
-from app.routers.responses import problems
-from app.schemas import posts as schemas
-from app.schemas.pages import Page
-from app.writing import Unit
+from app.web.error_responses import PRECONDITION_FAILED, error_responses
+from app.web.idempotency import PostCreation
+from app.web.pagination import page_response, query_params
+from app.web.rate_limits import WRITES, writing
+from app.web.read_only import require_unchanged
+from app.web.responses import FastJSONResponse, created_response
+from app.web.strict_route import StrictRoute
 
 router = APIRouter(prefix=f"{API}/posts", tags=["posts"], route_class=StrictRoute)
-_STALE = problems(PreconditionFailed)
-PostQuery = Annotated[schemas.PostQuery, parsed(schemas.PostQuery)]
+PostQuery = Annotated[schemas.PostQuery, query_params(schemas.PostQuery)]
 
 
 @router.get("", response_model=Page[schemas.Post], openapi_extra={"security": [{}]})
-async def list_posts(caller: MaybeCaller, query: PostQuery, request: Request) -> Json:
-    """List posts: the published ones, and your own drafts; `deleted=true` shows your trash."""
-    page = await posts.list_posts(
-        pages_of(request), caller=caller, query=query, author_id=query.author_id
+async def list_posts(caller: MaybeCaller, query: PostQuery, request: Request) -> FastJSONResponse:
+    """List posts.
+
+    List the published posts and, with a login, your own drafts; `deleted=true` lists your
+    trash. With `posts:moderate` the drafts and the trash of all users are listed.
+    """
+    page = await post_listing.list_posts(
+        paginator_of(request), caller=caller, query=query, author_id=query.author_id
     )
-    return listed(request, page)
+    return page_response(request, page)
 
 
-@router.post("", status_code=201, response_model=schemas.Post, responses=problems(TooManyRequests))
+@router.post(
+    "", status_code=201, response_model=schemas.Post, responses=error_responses(TooManyRequests)
+)
 async def create_post(
     data: schemas.PostCreate, creation: PostCreation, request: Request
 ) -> Response:
-    """Write a post."""
+    """Create a post.
 
-    def write(unit: Unit) -> Json:
-        post = posts.create(unit, caller=creation.caller, data=data)
-        return made(post, at=location(request, post["id"]), version=post["version"])
+    The post is a draft unless `status` is `published`. Tags that are new are created with it.
+    """
+
+    def write(transaction: Transaction) -> FastJSONResponse:
+        post = posts.create(transaction, caller=creation.caller, data=data)
+        return created_response(post, at=location(request, post["id"]), version=post["version"])
 
     return await writing.new(request, creation.caller.user_id, partial(creation.run, write))
 
 
 @router.get("/{post_id}", response_model=schemas.Post, openapi_extra={"security": [{}]})
-async def get_post(post_id: Id, caller: MaybeCaller, request: Request) -> Json:
-    """Read a post."""
-    post = await posts.read(reader_of(request), caller=caller, post_id=post_id)
-    return Json.tagged(post, version=post["version"])
+async def get_post(post_id: Id, caller: MaybeCaller, request: Request) -> FastJSONResponse:
+    """Read a post.
+
+    Return a published post to everyone, and a draft to its author and to users with
+    `posts:moderate`. A post that you may not see is 404, as if it did not exist.
+    """
+    post = await posts.read(query_runner_of(request), caller=caller, post_id=post_id)
+    return FastJSONResponse.tagged(post, version=post["version"])
 
 
-@router.patch("/{post_id}", response_model=schemas.Post, responses=_STALE, dependencies=[WRITES])
-async def update_post(data: schemas.PostUpdate, post: PostForUpdate, session: SessionDep) -> Json:
-    """Change a post; with `If-Match` only if nobody else did meanwhile."""
+@router.patch(
+    "/{post_id}", response_model=schemas.Post, responses=PRECONDITION_FAILED, dependencies=[WRITES]
+)
+async def update_post(
+    data: schemas.PostUpdate, post: PostForUpdate, session: SessionDep
+) -> FastJSONResponse:
+    """Update a post.
+
+    Change the members that are sent; the others stay. Send `If-Match` to change the post only
+    if it is still as you read it.
+    """
+
+    async def show() -> schemas.Post:
+        return schemas.Post.model_validate(post)
+
+    await require_unchanged(data, show)
     return _shown(await posts.update(session, post=post, data=data))
 
 
-@router.delete("/{post_id}", status_code=204, responses=_STALE)
+@router.delete("/{post_id}", status_code=204, responses=PRECONDITION_FAILED)
 async def delete_post(post: PostForUpdate, session: SessionDep) -> None:
-    """Put a post in the trash."""
+    """Delete a post.
+
+    Put the post in the trash. `POST /api/v1/posts/{post_id}/restore` takes it out again.
+    """
     await posts.soft_delete(session, post=post)
 
 
 @router.post(
     "/{post_id}/restore",
     response_model=schemas.Post,
-    responses=problems(AuthorDeleted, PreconditionFailed),
+    responses=error_responses(AuthorDeleted, PreconditionFailed),
     dependencies=[WRITES],
 )
-async def restore_post(post: PostForRestore, session: SessionDep) -> Json:
-    """Take a post out of the trash."""
+async def restore_post(post: PostForRestore, session: SessionDep) -> FastJSONResponse:
+    """Restore a post.
+
+    Take the post out of the trash. A post whose author is in the trash is 409: restore the
+    author first.
+    """
     return _shown(await posts.restore(session, post=post))
 
 
 @router.put(
     "/{post_id}/publication",
     response_model=schemas.Post,
-    responses=_STALE,
+    responses=PRECONDITION_FAILED,
     dependencies=[WRITES],
 )
-async def publish_post(post: PostForUpdate, session: SessionDep) -> Json:
-    """Publish a post."""
+async def publish_post(post: PostForUpdate, session: SessionDep) -> FastJSONResponse:
+    """Publish a post.
+
+    Show the post to everyone. A post that is published already stays as it is.
+    """
     return _shown(await posts.set_status(session, post=post, status=PostStatus.published))
 
 
-@router.delete("/{post_id}/publication", response_model=schemas.Post, responses=_STALE)
-async def unpublish_post(post: PostForUpdate, session: SessionDep) -> Json:
-    """Take a post back to a draft."""
+@router.delete("/{post_id}/publication", response_model=schemas.Post, responses=PRECONDITION_FAILED)
+async def unpublish_post(post: PostForUpdate, session: SessionDep) -> FastJSONResponse:
+    """Unpublish a post.
+
+    Turn the post back into a draft, which is hidden from everyone but its author and users
+    with `posts:moderate`.
+    """
     return _shown(await posts.set_status(session, post=post, status=PostStatus.draft))
 
 
-def _shown(post: Post) -> Json:
+def _shown(post: Post) -> FastJSONResponse:
     """Return what reading the post would answer, to the byte: a tag of either is one of both."""
-    return Json.tagged(schemas.Post.model_validate(post), version=post.version)
+    return FastJSONResponse.tagged(schemas.Post.model_validate(post), version=post.version)

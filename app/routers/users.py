@@ -14,10 +14,13 @@ from app.core.exceptions import (
     PreconditionFailed,
     WrongCurrentPassword,
 )
-from app.crud import accounts, credentials, posts, roles, users
-from app.routers.bodies import StrictRoute
-from app.routers.creating import UserCreation, made
-from app.routers.deps import (
+from app.crud import credentials, post_listing, user_queries, users
+from app.schemas import account_recovery as recovery_schemas
+from app.schemas import auth as auth_schemas
+from app.schemas import posts as post_schemas
+from app.schemas import users as schemas
+from app.schemas.pages import Page
+from app.web.dependencies import (
     API,
     MAILS,
     ActingCaller,
@@ -25,7 +28,6 @@ from app.routers.deps import (
     Id,
     MaybeCaller,
     MeForUpdate,
-    RolesAssigner,
     SessionDep,
     SettingsDep,
     UserForRestore,
@@ -33,46 +35,53 @@ from app.routers.deps import (
     UsersReader,
     UsersWriter,
     location,
-    pages_of,
-    reader_of,
+    paginator_of,
+    query_runner_of,
 )
-from app.routers.doors import Confirming
-from app.routers.etags import IfMatch, require_shown
-from app.routers.lists import Json, listed, parsed
-from app.routers.responses import problems
-from app.schemas import auth as auth_schemas
-from app.schemas import posts as post_schemas
-from app.schemas import recovery as recovery_schemas
-from app.schemas import roles as role_schemas
-from app.schemas import users as schemas
-from app.schemas.pages import Page
+from app.web.error_responses import PRECONDITION_FAILED, error_responses
+from app.web.etags import IfMatch, require_shown
+from app.web.idempotency import UserCreation
+from app.web.pagination import page_response, query_params
+from app.web.rate_limits import Confirming
+from app.web.read_only import require_unchanged
+from app.web.responses import FastJSONResponse, created_response
+from app.web.strict_route import StrictRoute
 
 router = APIRouter(prefix=f"{API}/users", tags=["users"], route_class=StrictRoute)
-_STALE = problems(PreconditionFailed)
-UserQuery = Annotated[schemas.UserQuery, parsed(schemas.UserQuery)]
-UserPostQuery = Annotated[post_schemas.UserPostQuery, parsed(post_schemas.UserPostQuery)]
-RoleQuery = Annotated[role_schemas.RoleQuery, parsed(role_schemas.RoleQuery)]
+UserQuery = Annotated[schemas.UserQuery, query_params(schemas.UserQuery)]
+UserPostQuery = Annotated[post_schemas.UserPostQuery, query_params(post_schemas.UserPostQuery)]
 
 
 @router.get("/me", response_model=schemas.Me)
-async def get_me(caller: CurrentCaller, request: Request) -> Json:
-    """Your account, with your roles and what they permit."""
-    return Json.tagged(await accounts.read_me(reader_of(request), caller=caller))
+async def get_me(caller: CurrentCaller, request: Request) -> FastJSONResponse:
+    """Read your account.
+
+    Return your account with your roles and the permissions they grant, from which a frontend
+    can tell what to offer.
+    """
+    return FastJSONResponse.tagged(
+        await user_queries.read_me(query_runner_of(request), caller=caller)
+    )
 
 
-@router.patch("/me", response_model=schemas.Me, responses=_STALE)
+@router.patch("/me", response_model=schemas.Me, responses=PRECONDITION_FAILED)
 async def update_me(
     data: schemas.ProfileUpdate, user: MeForUpdate, caller: ActingCaller, session: SessionDep
-) -> Json:
-    """Change your profile; with `If-Match` only if it is still as you read it."""
+) -> FastJSONResponse:
+    """Update your profile.
+
+    Change the members that are sent; the others stay. Send `If-Match` to change the profile
+    only if it is still as you read it.
+    """
+    await require_unchanged(data, partial(user_queries.show_me, session, caller=caller))
     await users.update(session, user=user, data=data)
-    return Json.tagged(await accounts.show_me(session, caller=caller))
+    return FastJSONResponse.tagged(await user_queries.show_me(session, caller=caller))
 
 
 @router.delete(
     "/me",
     status_code=204,
-    responses=problems(WrongCurrentPassword, LastAdmin, PreconditionFailed),
+    responses=error_responses(WrongCurrentPassword, LastAdmin, PreconditionFailed),
 )
 async def delete_me(
     confirmation: Confirming,
@@ -80,18 +89,22 @@ async def delete_me(
     session: SessionDep,
     if_match: IfMatch,
 ) -> None:
-    """Delete your account and your posts. You are logged out everywhere."""
+    """Delete your account.
+
+    Put your account and your posts in the trash, and end all your sessions. Confirm it with
+    your current password.
+    """
     user, caller = await credentials.begin_deletion(
         session, confirmation, current_password=data.current_password
     )
-    await require_shown(if_match, partial(accounts.show_me, session, caller=caller))
+    await require_shown(if_match, partial(user_queries.show_me, session, caller=caller))
     await users.soft_delete(session, user=user)
 
 
 @router.put(
     "/me/password",
     status_code=204,
-    responses=problems(WrongCurrentPassword),
+    responses=error_responses(WrongCurrentPassword),
     dependencies=[MAILS],
 )
 async def change_password(
@@ -100,7 +113,11 @@ async def change_password(
     session: SessionDep,
     settings: SettingsDep,
 ) -> None:
-    """Change your password. You are logged out everywhere else."""
+    """Change your password.
+
+    Set a new password, and end all your other sessions. Confirm it with your current
+    password.
+    """
     await credentials.change_password(
         session,
         confirmation,
@@ -115,7 +132,7 @@ async def change_password(
     status_code=202,
     response_class=Response,
     response_model=None,
-    responses=problems(WrongCurrentPassword),
+    responses=error_responses(WrongCurrentPassword),
     dependencies=[MAILS],
 )
 async def change_email(
@@ -124,8 +141,12 @@ async def change_email(
     session: SessionDep,
     settings: SettingsDep,
 ) -> None:
-    """Ask for another address. It takes effect, and logs you out everywhere, when the link that
-    is mailed to it is used."""
+    """Request a change of your email address.
+
+    Mail a link to the new address. The address changes, and all your sessions end, when the
+    token of that mail is sent to `POST /api/v1/auth/email/verify`. Confirm it with your
+    current password.
+    """
     await credentials.request_email_change(
         session,
         confirmation,
@@ -136,16 +157,20 @@ async def change_email(
 
 
 @router.get("", response_model=Page[schemas.User])
-async def list_users(_: UsersReader, query: UserQuery, request: Request) -> Json:
-    """List users; `deleted=true` shows the trash."""
-    return listed(request, await accounts.list_users(pages_of(request), query=query))
+async def list_users(_: UsersReader, query: UserQuery, request: Request) -> FastJSONResponse:
+    """List users.
+
+    Filter by words of the name or the email address, by role or by `is_active`;
+    `deleted=true` lists the trash.
+    """
+    return page_response(request, await user_queries.list_users(paginator_of(request), query=query))
 
 
 @router.post(
     "",
     status_code=201,
     response_model=schemas.User,
-    responses=problems(EmailTaken, NotFound),
+    responses=error_responses(EmailTaken, NotFound),
     dependencies=[MAILS],
 )
 async def create_user(
@@ -155,54 +180,79 @@ async def create_user(
     settings: SettingsDep,
     request: Request,
 ) -> Response:
-    """Make an account for somebody, without a password: a mail invites them to set one.
+    """Create a user.
 
-    A repeated request (`Idempotency-Key`) is 404 once the user was deleted, and makes no other.
+    The account has no password: a mail invites its owner to set one.
+
+    A request that is repeated with its `Idempotency-Key` creates no second user. It is 404
+    once the first was deleted.
     """
 
-    async def make() -> Json:
+    async def make() -> FastJSONResponse:
         user = await users.create(session, data=data, keys=settings.keys)
-        shown = await accounts.show_all(session, user_id=user.id)
-        return made(shown, at=location(request, user.id))
+        shown = await user_queries.show_all(session, user_id=user.id)
+        return created_response(shown, at=location(request, user.id))
 
     return await creation.within(session, make)
 
 
 @router.get("/{user_id}", response_model=schemas.User)
-async def get_user(user_id: Id, _: UsersReader, request: Request) -> Json:
-    """Read a user."""
-    return Json.tagged(await accounts.read(reader_of(request), user_id=user_id))
+async def get_user(user_id: Id, _: UsersReader, request: Request) -> FastJSONResponse:
+    """Read a user.
+
+    Return the account with its roles. Send its `ETag` as `If-Match` to change it.
+    """
+    return FastJSONResponse.tagged(
+        await user_queries.read(query_runner_of(request), user_id=user_id)
+    )
 
 
 @router.patch(
     "/{user_id}",
     response_model=schemas.ManagedUser,
-    responses=problems(LastAdmin, PreconditionFailed),
+    responses=error_responses(LastAdmin, PreconditionFailed),
 )
 async def update_user(
     data: schemas.UserUpdate, user: UserForUpdate, caller: UsersWriter, session: SessionDep
-) -> Json:
-    """Change a user; with `If-Match` only if they are still as you read them. Disabling one ends
-    their sessions at once."""
-    await users.update(session, user=user, data=data)
-    return Json.tagged(await accounts.show(session, caller=caller, user_id=user.id))
+) -> FastJSONResponse:
+    """Update a user.
+
+    Change the members that are sent; the others stay. A user who is disabled (`is_active:
+    false`) loses all sessions at once. Send `If-Match` to change the user only if it is still
+    as you read it.
+    """
+    show = partial(user_queries.show, session, caller=caller, user_id=user.id)
+    await require_unchanged(data, show)
+    await users.update(session, user=user, data=user_queries.as_shown(data, caller=caller))
+    return FastJSONResponse.tagged(await show())
 
 
-@router.delete("/{user_id}", status_code=204, responses=problems(LastAdmin, PreconditionFailed))
+@router.delete(
+    "/{user_id}", status_code=204, responses=error_responses(LastAdmin, PreconditionFailed)
+)
 async def delete_user(user: UserForUpdate, session: SessionDep) -> None:
-    """Put a user and their posts in the trash and end their sessions."""
+    """Delete a user.
+
+    Put the user and their posts in the trash, and end their sessions. `POST
+    /api/v1/users/{user_id}/restore` takes them out again.
+    """
     await users.soft_delete(session, user=user)
 
 
 @router.post(
     "/{user_id}/restore",
     response_model=schemas.ManagedUser,
-    responses=problems(EmailTaken, PreconditionFailed),
+    responses=error_responses(EmailTaken, PreconditionFailed),
 )
-async def restore_user(user: UserForRestore, caller: UsersWriter, session: SessionDep) -> Json:
-    """Take a user out of the trash, with the posts that went in with them."""
+async def restore_user(
+    user: UserForRestore, caller: UsersWriter, session: SessionDep
+) -> FastJSONResponse:
+    """Restore a user.
+
+    Take the user out of the trash, with the posts that were deleted with the account.
+    """
     await users.restore(session, user=user)
-    return Json.tagged(await accounts.show(session, caller=caller, user_id=user.id))
+    return FastJSONResponse.tagged(await user_queries.show(session, caller=caller, user_id=user.id))
 
 
 @router.get(
@@ -212,32 +262,13 @@ async def restore_user(user: UserForRestore, caller: UsersWriter, session: Sessi
 )
 async def list_user_posts(
     user_id: Id, caller: MaybeCaller, query: UserPostQuery, request: Request
-) -> Json:
-    """List the posts of a user that you may see: none, also where there is no such user."""
-    page = await posts.list_posts(pages_of(request), caller=caller, query=query, author_id=user_id)
-    return listed(request, page)
+) -> FastJSONResponse:
+    """List the posts of a user.
 
-
-@router.get("/{user_id}/roles", response_model=Page[role_schemas.Role])
-async def list_user_roles(user_id: Id, _: UsersReader, query: RoleQuery, request: Request) -> Json:
-    """List the roles of a user."""
-    return listed(
-        request, await roles.list_of_user(pages_of(request), user_id=user_id, query=query)
+    List the posts that you may see. The page is empty if there are none, and also if there is
+    no such user.
+    """
+    page = await post_listing.list_posts(
+        paginator_of(request), caller=caller, query=query, author_id=user_id
     )
-
-
-@router.put("/{user_id}/roles/{role_id}", status_code=204, dependencies=[MAILS])
-async def assign_role(
-    user_id: Id, role_id: Id, caller: RolesAssigner, session: SessionDep, settings: SettingsDep
-) -> None:
-    """Give a user a role; it counts from their next request on. If it permits them more, links
-    that set their password (an invitation) end, and new ones are mailed."""
-    user = await users.get_for_update(session, user_id=user_id)
-    await roles.assign(session, caller=caller, user=user, role_id=role_id, keys=settings.keys)
-
-
-@router.delete("/{user_id}/roles/{role_id}", status_code=204, responses=problems(LastAdmin))
-async def revoke_role(user_id: Id, role_id: Id, caller: RolesAssigner, session: SessionDep) -> None:
-    """Take a role from a user; it counts from their next request on."""
-    user = await users.get_for_update(session, user_id=user_id)
-    await roles.revoke(session, caller=caller, user=user, role_id=role_id)
+    return page_response(request, page)

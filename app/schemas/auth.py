@@ -17,18 +17,20 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.core.passwords import MAX_PASSWORD
-from app.schemas.base import Input, Output, Storable
+from app.core.permissions import Permission
+from app.schemas.base import RequestModel, ResponseModel, SafeText
 
 Password = Annotated[
     str,
     StringConstraints(min_length=1, max_length=MAX_PASSWORD),
-    Storable,
+    SafeText,
     Field(
         description=(
-            "At least 8 characters with an upper-case letter and a digit (policy `classic`) or "
+            "At least 8 characters with an uppercase letter and a number (policy `classic`) or "
             "at least 15 characters (`nist`); at most 128; not a common one, nor your name or "
-            "e-mail address. Taken as typed, spaces and all."
+            "email address. Taken as typed, spaces and all."
         ),
+        # `app/web/openapi.py` publishes the least length of the policy that holds.
         json_schema_extra={"format": "password"},
         examples=["Correct-Horse-7-Battery"],
     ),
@@ -36,7 +38,12 @@ Password = Annotated[
 # What is compared, not set: no rule but the bound.
 Given = Annotated[str, Field(max_length=1_000)]
 GivenPassword = Annotated[
-    Given, Field(json_schema_extra={"format": "password"}, examples=["Correct-Horse-7-Battery"])
+    Given,
+    Field(
+        description="The current password, exactly as it was set.",
+        json_schema_extra={"format": "password"},
+        examples=["Correct-Horse-7-Battery"],
+    ),
 ]
 
 
@@ -61,8 +68,8 @@ GivenToken = Annotated[
 
 class LoginForm(BaseModel):
     """The OAuth2 password grant (RFC 6749 §4.3) or, with `grant_type=refresh_token`, a refresh
-    (§6). Fields we do not know are passed over, as the standard asks. An empty password is a
-    wrong one; to the framework it is a missing one."""
+    (§6). Unknown fields are ignored, as the standard requires. An empty password counts as a
+    wrong one."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -77,18 +84,28 @@ class LoginForm(BaseModel):
     )
 
     # Stands first: what else is needed depends on it.
-    grant_type: Literal["password", "refresh_token", ""] = "password"
+    grant_type: Literal["password", "refresh_token", ""] = Field(
+        "password", description="`refresh_token` for a refresh; otherwise a login."
+    )
     username: Given = Field(
         "",
         validate_default=True,
-        description="The e-mail address.",
+        description="The email address.",
         examples=["ana@example.com"],
     )
+    # Not required: an empty field is a missing one to the framework.
     password: GivenPassword = ""
     refresh_token: GivenToken = Field("", validate_default=True)
-    scope: str = ""
-    client_id: str | None = None
-    client_secret: str | None = None
+    scope: str = Field(
+        "",
+        max_length=1_000,
+        description="The permissions that this session is to be limited to, with spaces between;"
+        " without any, all that you hold. Your own account, sessions and drafts are open to every"
+        " session. On a refresh: some of the session's, whose scope stays as it is.",
+        examples=["posts:write"],
+    )
+    client_id: str | None = Field(None, description="Ignored: OAuth2 clients may send it.")
+    client_secret: str | None = Field(None, description="Ignored: OAuth2 clients may send it.")
 
     @field_validator("username", "refresh_token")
     @classmethod
@@ -98,24 +115,36 @@ class LoginForm(BaseModel):
             raise PydanticCustomError("missing", "missing")
         return value
 
+    @field_validator("scope")
+    @classmethod
+    def _must_be_known(cls, value: str) -> str:
+        names = sorted({*value.split(" ")} - {""})
+        if not {*Permission}.issuperset(names):
+            raise PydanticCustomError("scope_unknown", "scope_unknown")
+        return " ".join(names)
 
-class Refresh(Input):
-    """A session that is to go on."""
+
+class Refresh(RequestModel):
+    """The refresh token of a session."""
 
     refresh_token: GivenToken
 
 
-class Token(Output):
+class Token(ResponseModel):
     """A bearer token for the `Authorization` header, `expires_in` in seconds, and the token to
     get the next ones with."""
 
-    access_token: str
-    token_type: Literal["bearer"]
-    expires_in: int
-    refresh_token: str
+    access_token: str = Field(description="Send it as `Authorization: Bearer …`.")
+    token_type: Literal["bearer"] = Field(description="How to send the token (RFC 6750).")
+    expires_in: int = Field(description="Seconds until the access token expires.")
+    refresh_token: str = Field(description="Good for one refresh, which returns the next one.")
+    scope: str = Field(
+        description="The permissions of this session, with spaces between.",
+        examples=["posts:write"],
+    )
 
 
-class CurrentPassword(Input):
-    """Proof that it is really you."""
+class CurrentPassword(RequestModel):
+    """Your password, to confirm a change of your account."""
 
     current_password: GivenPassword

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import MISSING, AfterValidator, Field, StringConstraints
 
 from app.models.posts import MAX_CONTENT, MAX_TITLE, PostStatus
 from app.models.tags import MAX_TAGS
-from app.schemas.base import Input, Moment, Output, RowId, SingleLine, Storable
-from app.schemas.pages import PageQuery, Search, words_of
+from app.schemas.base import (
+    Changes,
+    CreatedAt,
+    DeletedAt,
+    QueryBool,
+    RecordId,
+    RequestModel,
+    ResponseModel,
+    RowId,
+    SafeText,
+    SingleLine,
+    UpdatedAt,
+    UtcDatetime,
+    at_most,
+)
+from app.schemas.pages import SORT, TRASH, PageQuery, Search, words_of
 from app.schemas.tags import TagName
 
 
@@ -21,76 +35,104 @@ Title = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TITLE),
     SingleLine,
-    Field(description="One line, with something visible in it.", examples=["Hola, mundo"]),
+    at_most(MAX_TITLE),
+    Field(
+        description="The title: one line, with something visible in it.", examples=["Hola, mundo"]
+    ),
 ]
 Content = Annotated[
     str,
     StringConstraints(max_length=MAX_CONTENT),
-    Storable,
-    Field(examples=["My first post."]),
+    SafeText,
+    Field(description="The text of the post.", examples=["My first post."]),
 ]
 Tags = Annotated[
     list[TagName],
-    Field(max_length=MAX_TAGS, examples=[["news", "hello"]]),
+    Field(
+        max_length=MAX_TAGS,
+        description="The names of the tags, without repetition; new ones are created.",
+        examples=[["hello", "news"]],
+    ),
     AfterValidator(_unique),
 ]
 
 
-class PostCreate(Input):
+Status = Annotated[
+    PostStatus,
+    Field(
+        description="`published`, for everyone to see, or `draft`.", examples=[PostStatus.published]
+    ),
+]
+
+
+class PostCreate(RequestModel):
+    """A new post."""
+
     title: Title
     content: Content
-    status: PostStatus = PostStatus.draft
+    status: Status = PostStatus.draft
     tags: Tags = Field([])
 
 
-class PostUpdate(Input):
+class Author(ResponseModel):
+    """The user who wrote a post."""
+
+    id: RecordId
+    name: str = Field(description="The name of the user.")
+
+
+class Post(ResponseModel):
+    """A post, with its author and its tags."""
+
+    id: RecordId
+    title: str = Field(description="The title, of one line.")
+    content: str = Field(description="The text of the post.")
+    status: Status
+    published_at: UtcDatetime | None = Field(
+        description="When the post was published; null for a draft."
+    )
+    tags: list[str] = Field(description="The names of the tags, in alphabetical order.")
+    author: Author
+    version: int = Field(description="1, and one more with each change; the `ETag` begins with it.")
+    created_at: CreatedAt
+    updated_at: UpdatedAt
+    deleted_at: DeletedAt
+
+
+class PostUpdate(Changes):
     """Changes to a post; what is left out stays. `tags` replaces the whole set."""
+
+    record: ClassVar[type[ResponseModel]] = Post
 
     title: Title | MISSING = MISSING
     content: Content | MISSING = MISSING
-    status: PostStatus | MISSING = MISSING
+    status: Status | MISSING = MISSING
     tags: Tags | MISSING = MISSING
-
-
-class Author(Output):
-    id: int
-    name: str
-
-
-class Post(Output):
-    id: int
-    title: str
-    content: str
-    status: PostStatus
-    published_at: Moment | None
-    tags: list[str]
-    author: Author
-    version: int
-    created_at: Moment
-    updated_at: Moment
-    deleted_at: Moment | None
 
 
 class UserPostQuery(PageQuery):
     filters = ("status", "tag", "q", "created_from", "created_to")
 
-    sort: Literal[
-        "created_at",
-        "-created_at",
-        "updated_at",
-        "-updated_at",
-        "published_at",
-        "-published_at",
-        "title",
-        "-title",
+    sort: Annotated[
+        Literal[
+            "created_at",
+            "-created_at",
+            "updated_at",
+            "-updated_at",
+            "published_at",
+            "-published_at",
+            "title",
+            "-title",
+        ],
+        SORT,
     ] = "-created_at"
-    status: PostStatus | None = None
-    tag: TagName | None = Field(None, description="A tag they have.")
+    status: PostStatus | None = Field(None, description="Posts with this status alone.")
+    tag: TagName | None = Field(None, description="Posts with this tag alone.")
     q: Search | None = Field(None, description=words_of("title or content"))
-    created_from: Moment | None = Field(None, description="Created at or after this moment.")
-    created_to: Moment | None = Field(None, description="Created before this moment.")
-    deleted: bool = Field(False, description="The trash instead of the live ones.")
+    created_from: UtcDatetime | None = Field(None, description="Created at or after this moment.")
+    created_to: UtcDatetime | None = Field(None, description="Created before this moment.")
+    deleted: QueryBool = Field(False, description=TRASH)
 
 
 class PostQuery(UserPostQuery):
-    author_id: RowId | None = None
+    author_id: RowId | None = Field(None, description="Posts of this user alone.")

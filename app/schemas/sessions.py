@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from app.schemas.base import Moment, Output
-from app.schemas.pages import PageQuery
+from app.schemas.base import CreatedAt, RecordId, ResponseModel, UtcDatetime
+from app.schemas.pages import SORT, PageQuery
 
 
-class Session(Output):
-    """A login on one device. `current` is the one that asks."""
+class Session(ResponseModel):
+    """A login on one device."""
 
-    id: int
-    created_at: Moment
-    last_used_at: Moment = Field(description="When it was begun or last refreshed.")
-    expires_at: Moment = Field(description="Moves on at every refresh, up to a limit.")
-    ip: str = Field(description="Where the login came from.")
-    user_agent: str
-    current: bool
+    id: RecordId
+    created_at: CreatedAt
+    last_used_at: UtcDatetime = Field(description="When it began or was last refreshed.")
+    expires_at: UtcDatetime = Field(
+        description="When the session ends; later with every refresh, up to a limit."
+    )
+    ip: str = Field(description="The address that the login came from.")
+    user_agent: str = Field(description="The program that logged in, as it calls itself.")
+    current: bool = Field(description="Whether it is the session that sends the request.")
 
 
 class SessionQuery(PageQuery):
-    sort: Literal["last_used_at", "-last_used_at", "created_at", "-created_at"] = "-last_used_at"
+    sort: Annotated[Literal["last_used_at", "-last_used_at", "created_at", "-created_at"], SORT] = (
+        "-last_used_at"
+    )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, cast
 
-from email_validator import EmailNotValidError, validate_email
 from pydantic import (
     MISSING,
     AfterValidator,
@@ -14,17 +13,34 @@ from pydantic import (
     StringConstraints,
     TypeAdapter,
     ValidationError,
-    WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
 
+from app.core.context import request_context
 from app.core.exceptions import FieldError, Invalid
 from app.core.i18n import LOCALES
 from app.core.permissions import Permission
-from app.models.users import MAX_EMAIL, MAX_NAME, MAX_PHONE, email_key
+from app.models.users import MAX_NAME, MAX_PHONE
+from app.schemas import patterns
 from app.schemas.auth import Password
-from app.schemas.base import Input, Moment, Output, SingleLine, Storable
-from app.schemas.pages import PageQuery, Search, words_of
+from app.schemas.base import (
+    Changes,
+    Checked,
+    CreatedAt,
+    DeletedAt,
+    Flag,
+    FullDate,
+    QueryBool,
+    RecordId,
+    RequestModel,
+    ResponseModel,
+    SingleLine,
+    UpdatedAt,
+    at_most,
+    refuse_unstorable,
+)
+from app.schemas.emails import Email
+from app.schemas.pages import SORT, TRASH, PageQuery, Search, words_of
 
 MIN_NAME = 2
 MIN_PHONE = 10
@@ -32,28 +48,8 @@ _EARLIEST_BIRTH = date(1900, 1, 1)
 _NOT_A_DIGIT = re.compile(r"[^0-9]")
 
 
-def _valid_email(value: str) -> str:
-    try:
-        # Whether the domain takes mail is for the mail to find out: no look-up here.
-        found = validate_email(value.strip(), check_deliverability=False)
-    except EmailNotValidError:
-        raise PydanticCustomError("email_invalid", "not an e-mail address") from None
-    # What reads as an encoded word (RFC 2047) can stand in no header: no mail would ever arrive.
-    if "=?" in found.normalized or len(email_key(found.normalized)) > MAX_EMAIL:
-        raise PydanticCustomError("email_invalid", "not an e-mail address")
-    return found.normalized
-
-
-def normal_email(text: str) -> str | None:
-    """An address as it would have been kept at registration; None for what is not one."""
-    try:
-        return _email.validate_python(text)
-    except ValidationError:
-        return None
-
-
 def _digits(value: str) -> str:
-    digits = _NOT_A_DIGIT.sub("", value)
+    digits = _NOT_A_DIGIT.sub("", refuse_unstorable(value))
     if not MIN_PHONE <= len(digits) <= MAX_PHONE:
         raise PydanticCustomError(
             "phone_invalid", "not a phone number", {"min": MIN_PHONE, "max": MAX_PHONE}
@@ -67,20 +63,16 @@ def _in_the_past(value: date) -> date:
     return value
 
 
-# The length is capped before the parser sees the text: its work grows with it.
-Email = Annotated[
-    str,
-    StringConstraints(max_length=MAX_EMAIL),
-    Storable,
-    AfterValidator(_valid_email),
-    WithJsonSchema({"type": "string", "format": "email", "maxLength": MAX_EMAIL}),
-]
-_email: TypeAdapter[str] = TypeAdapter(Email)
 Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=MIN_NAME, max_length=MAX_NAME),
     SingleLine,
-    Field(description="One line, with something visible in it.", examples=["Ana García"]),
+    at_most(MAX_NAME),
+    Field(
+        description="The name: one line, with something visible in it.",
+        examples=["Ana García"],
+        json_schema_extra={"pattern": patterns.LINE_OF_TWO},
+    ),
 ]
 _name: TypeAdapter[str] = TypeAdapter(Name)
 
@@ -98,16 +90,47 @@ def normal_name(text: str) -> str:
 Phone = Annotated[
     str,
     StringConstraints(max_length=50),
-    Storable,
-    AfterValidator(_digits),
-    Field(description="Digits are kept, at least 10.", examples=["+34 600 123 456"]),
+    Checked(_digits, patterns.digits(MIN_PHONE, MAX_PHONE)),
+    Field(
+        description="The phone number with its country code: 10 to 20 digits, which are kept.",
+        examples=["+34 600 123 456"],
+    ),
 ]
-BirthDate = Annotated[date, AfterValidator(_in_the_past), Field(examples=["1990-05-17"])]
+BirthDate = Annotated[
+    FullDate,
+    AfterValidator(_in_the_past),
+    Field(
+        description="The date of birth: in the past, and not before 1900.",
+        examples=["1990-05-17"],
+        json_schema_extra={"pattern": patterns.BIRTH_DATE},
+    ),
+]
 Locale = Literal["en", "es"]
 assert set(LOCALES) == set(Locale.__args__)  # type: ignore[attr-defined]  # a Literal has them
 
 
-class _NewProfile(Input):
+def _request_locale() -> Locale:
+    return cast("Locale", request_context().locale)
+
+
+# What accounts show.
+ShownEmail = Annotated[str, Field(description="The email address, which no other account has.")]
+ShownName = Annotated[str, Field(description="The name, as it is shown with the posts.")]
+ShownPhone = Annotated[
+    str | None, Field(description="The digits of the phone number; null if it is not known.")
+]
+ShownBirthDate = Annotated[
+    date | None, Field(description="The date of birth; null if it is not known.")
+]
+MailLocale = Annotated[Locale, Field(description="Language of the mails to the user.")]
+_ACTIVE = Field(description="False for a user who is disabled, and cannot log in.")
+IsActive = Annotated[bool, _ACTIVE]
+EmailVerified = Annotated[
+    bool, Field(description="Whether the address was confirmed by a link that was mailed to it.")
+]
+
+
+class _NewProfile(RequestModel):
     phone: Phone | None = None
     birth_date: BirthDate | None = None
 
@@ -125,84 +148,95 @@ class UserCreate(_NewProfile):
 
     email: Email = Field(examples=["luis@example.com"])
     name: Name = Field(examples=["Luis Pérez"])
-    locale: Locale = "en"
+    locale: Locale = Field(
+        default_factory=_request_locale,
+        description="Language of the emails to the user; by default that of the request.",
+    )
 
 
-class ProfileUpdate(Input):
-    """Changes to one's own account; what is left out stays."""
+class RoleRef(ResponseModel):
+    """A role that a user has."""
 
-    phone: Phone | MISSING | None = MISSING
-    birth_date: BirthDate | MISSING | None = MISSING
-    name: Name | MISSING = MISSING
-    locale: Locale | MISSING = MISSING
+    id: RecordId
+    name: str = Field(description="The name of the role.")
 
 
-class UserUpdate(ProfileUpdate):
-    """Changes to somebody's account; what is left out stays."""
+class User(ResponseModel):
+    """An account, as its owner and users with `users:read` see it."""
 
-    is_active: bool | MISSING = MISSING
-
-
-class RoleRef(Output):
-    id: int
-    name: str
-
-
-class User(Output):
-    """An account, as its owner and those with `users:read` see it."""
-
-    id: int
-    email: str
-    name: str
-    phone: str | None
-    birth_date: date | None
-    locale: Locale
-    is_active: bool
-    email_verified: bool
-    roles: list[RoleRef]
-    created_at: Moment
-    updated_at: Moment
-    deleted_at: Moment | None
+    id: RecordId
+    email: ShownEmail
+    name: ShownName
+    phone: ShownPhone
+    birth_date: ShownBirthDate
+    locale: MailLocale
+    is_active: IsActive
+    email_verified: EmailVerified
+    roles: list[RoleRef] = Field(description="The roles of the user, whose permissions add up.")
+    created_at: CreatedAt
+    updated_at: UpdatedAt
+    deleted_at: DeletedAt
 
 
 class Me(User):
-    """One's own account, with what its roles permit."""
+    """Your own account, with the permissions that its roles grant."""
 
-    permissions: list[Permission]
+    permissions: list[Permission] = Field(description="The permissions that the roles grant.")
 
 
 class ManagedUser(User):
     """An account after a change to it. `email`, `phone` and `birth_date` are null for callers
     without `users:read`."""
 
-    email: str | None  # type: ignore[assignment]  # wider than the account's own
+    email: ShownEmail | None  # type: ignore[assignment]  # wider than the account's own
 
 
-class Member(Output):
-    """Somebody who has a role. `email`, `phone` and `birth_date` are null for callers
+class ProfileUpdate(Changes):
+    """Changes to your own account; what is left out stays."""
+
+    record: ClassVar[type[ResponseModel]] = Me
+
+    phone: Phone | MISSING | None = MISSING
+    birth_date: BirthDate | MISSING | None = MISSING
+    name: Name | MISSING = MISSING
+    locale: MailLocale | MISSING = MISSING
+
+
+class UserUpdate(ProfileUpdate):
+    """Changes to the account of a user; what is left out stays."""
+
+    record: ClassVar[type[ResponseModel]] = ManagedUser
+
+    is_active: Annotated[Flag, _ACTIVE] | MISSING = MISSING
+
+
+class Member(ResponseModel):
+    """A user who has a role. `email`, `phone` and `birth_date` are null for callers
     without `users:read`."""
 
-    id: int
-    email: str | None
-    name: str
-    phone: str | None
-    birth_date: date | None
-    locale: Locale
-    is_active: bool
-    email_verified: bool
-    created_at: Moment
-    updated_at: Moment
+    id: RecordId
+    email: ShownEmail | None
+    name: ShownName
+    phone: ShownPhone
+    birth_date: ShownBirthDate
+    locale: MailLocale
+    is_active: IsActive
+    email_verified: EmailVerified
+    created_at: CreatedAt
+    updated_at: UpdatedAt
 
 
 class UserQuery(PageQuery):
     filters = ("q", "role", "is_active")
 
-    sort: Literal["created_at", "-created_at", "name", "-name", "email", "-email"] = "-created_at"
-    q: Search | None = Field(None, description=words_of("name or e-mail address"))
-    role: Search | None = Field(None, description="Name of a role they have.")
-    is_active: bool | None = None
-    deleted: bool = Field(False, description="The trash instead of the live ones.")
+    sort: Annotated[
+        Literal["created_at", "-created_at", "name", "-name", "email", "-email"], SORT
+    ] = "-created_at"
+    q: Search | None = Field(None, description=words_of("name or email address"))
+    role: Search | None = Field(None, description="Users who have the role of this name alone.")
+    is_active: QueryBool | None = Field(None, description="Active users alone, or disabled ones.")
+    deleted: QueryBool = Field(False, description=TRASH)
 
 
 class MemberQuery(PageQuery):
-    sort: Literal["created_at", "-created_at", "name", "-name"] = "-created_at"
+    sort: Annotated[Literal["created_at", "-created_at", "name", "-name"], SORT] = "-created_at"

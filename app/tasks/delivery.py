@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.config import Settings
 from app.crud import outbox
 from app.crud.outbox import Failure
-from app.database import Database
+from app.db.engine import Database
 from app.db.errors import is_outage
 from app.models.outbox import Mail, MailState
 from app.tasks.mail import Mailer, NotSent, compose

@@ -8,15 +8,15 @@ from contextlib import suppress
 from functools import partial
 
 from app.config import Settings
-from app.core.failures import described
-from app.database import Database
+from app.db.engine import Database
+from app.db.failures import described
 from app.tasks.delivery import Delivery
 from app.tasks.mail import Mailer
 
 log = logging.getLogger("app.outbox")
 POLL_SECONDS = 1.0
 AT_ONCE = 10
-# With what `serving.py` takes before this stays under the 10 s of most supervisors.
+# With what `server/serving.py` takes before this stays under the 10 s of most supervisors.
 STOP_SECONDS = 3.0
 
 
@@ -41,17 +41,21 @@ class Dispatcher:
         """Look for mails now. A call that is lost costs a second, not a mail."""
         self._wake.set()
 
-    async def stop(self) -> None:
-        """Finish what is being sent, within STOP_SECONDS; the rest stays in the outbox."""
+    async def pause(self) -> None:
+        """Look for no more mails; what is being sent is sent to its end."""
         if self._loop is not None:
             self._loop.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._loop
-        if self._sending:
-            _, late = await asyncio.wait(self._sending.values(), timeout=STOP_SECONDS)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            await asyncio.wait({self._loop})
+
+    async def stop(self) -> None:
+        """Finish what is being sent, within STOP_SECONDS; the rest stays in the outbox."""
+        await self.pause()
+        if not self._sending:
+            return
+        _, late = await asyncio.wait(self._sending.values(), timeout=STOP_SECONDS)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:

@@ -19,16 +19,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from app.config import Settings, SmtpTls
 from app.core import i18n
-from app.crud import one_time
+from app.crud import one_time_tokens
 from app.crud.outbox import Failure, without_tokens
 from app.models.one_time_tokens import Purpose
 from app.models.outbox import Mail, MailState
 from app.schemas import outbox as schemas
+from app.schemas.emails import deliverable_form
 from app.tasks.user_text import UserText
 
 _FAREWELL_SECONDS = 1
 _HEADER_WIDTH = 76  # RFC 2047 §2
-# Where the link of a mail leads; app/routers/account.py serves these pages.
+# Where the link of a mail leads; app/routers/account_pages.py serves these pages.
 PAGES = {
     Purpose.verify_email: "verify-email",
     Purpose.change_email: "change-email",
@@ -104,7 +105,7 @@ def _link(mail: Mail, settings: Settings) -> str | None:
 
     The token is its fragment: browsers send that to no server, so no log and no Referer has it.
     """
-    token = one_time.token_of(settings.keys, mail.values)
+    token = one_time_tokens.token_of(settings.keys, mail.values)
     if token is None:
         return None
     page = PAGES[Purpose(mail.values["purpose"])]
@@ -113,7 +114,7 @@ def _link(mail: Mail, settings: Settings) -> str | None:
 
 def message_id(mail: Mail, settings: Settings) -> str:
     """The same on every attempt, so that a mail sent twice is recognised as one."""
-    domain = parseaddr(settings.mail_from)[1].rpartition("@")[2]
+    domain = deliverable_form(parseaddr(settings.mail_from)[1]).rpartition("@")[2]
     return f"<{mail.key}@{domain}>"
 
 
@@ -121,12 +122,13 @@ def compose(mail: Mail, settings: Settings) -> EmailMessage:
     """The message of a mail: text and HTML, to exactly one recipient."""
     rendered = render(mail, settings)
     sender, sender_address = parseaddr(settings.mail_from)
-    message = EmailMessage(policy=SMTP if mail.recipient.isascii() else SMTPUTF8)
+    recipient = deliverable_form(mail.recipient)
+    message = EmailMessage(policy=SMTP if recipient.isascii() else SMTPUTF8)
     message["Message-ID"] = message_id(mail, settings)
     message["Date"] = format_datetime(mail.created_at)
-    message["From"] = Address(display_name=sender, addr_spec=sender_address)
+    message["From"] = Address(display_name=sender, addr_spec=deliverable_form(sender_address))
     # Built as one address: a list of them in the stored text cannot become two recipients.
-    message["To"] = _one_address(mail.recipient)
+    message["To"] = _one_address(recipient)
     _set_subject(message, rendered.subject)
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(rendered.text)

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -115,7 +116,7 @@ class Publisher:
 
     def __init__(self, celery: Celery) -> None:
         self._celery = celery
-        self._is_down = False
+        self.is_down = False
 
     def publish(self, task: str, each: Iterable[tuple[int, ...]] = ((),)) -> bool:
         """Ask for a task, once for each of these arguments; whether Redis has taken them.
@@ -134,18 +135,24 @@ class Publisher:
         self._note(None)
         return has_room
 
+    def close(self) -> None:
+        """Hang up."""
+        with suppress(Exception):  # as many kinds as above
+            self._celery.amqp.producer_pool.force_close_all()
+            self._celery.pool.force_close_all()
+
     def _note(self, error: Exception | None) -> None:
         """Tell of an outage once, and of its end."""
-        if self._is_down == bool(error):
+        if self.is_down == bool(error):
             return
-        self._is_down = bool(error)
+        self.is_down = bool(error)
         if error:
             log.warning("redis takes no tasks", extra={"error": type(error).__name__})
         else:
             log.info("redis takes tasks again")
 
 
-class Waker:
+class CeleryNotifier:
     """Tells the workers that there are mails, from a thread of its own: what becomes of Redis
     costs no request anything. A wake that is lost costs the time until the next sweep."""
 
@@ -154,10 +161,16 @@ class Waker:
         self._news = threading.Event()
         self._is_over = threading.Event()
         self._thread: threading.Thread | None = None
+        self._publisher: Publisher | None = None
+
+    @property
+    def is_down(self) -> bool:
+        """Whether Redis took no task when it was last tried."""
+        return self._publisher is not None and self._publisher.is_down
 
     def start(self) -> None:
         """Begin to listen for wakes."""
-        publisher = Publisher(celery_for(self._settings))
+        publisher = self._publisher = Publisher(celery_for(self._settings))
         # A daemon: a frozen Redis must not hold up the end of the process.
         self._thread = threading.Thread(
             target=self._run, args=(publisher,), name="queue-waker", daemon=True
@@ -180,6 +193,7 @@ class Waker:
             self._news.wait()
             self._news.clear()
             if self._is_over.is_set():
+                publisher.close()
                 return
             publisher.publish(SWEEP)
             self._is_over.wait(PAUSE_SECONDS)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
-from app.crud import search_index, tags
-from app.database import Database
+from app.crud import tags
+from app.db import search_index
+from app.db.engine import Database
 
 
 async def mend_tag_counts(database: Database) -> int:

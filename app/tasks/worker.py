@@ -19,11 +19,10 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from app.config import LogFormat, Settings
 from app.core import logging as app_logging
-from app.core.failures import described
-from app.database import Database, connect
+from app.db.engine import Database, connect
+from app.db.failures import described
 from app.tasks.delivery import Delivery
 from app.tasks.mail import mailer_for
-from app.tasks.purge import purge
 from app.tasks.queue import (
     DELIVER,
     ENOUGH,
@@ -33,6 +32,7 @@ from app.tasks.queue import (
     Publisher,
     celery_for,
 )
+from app.tasks.retention import purge_deleted
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -72,7 +72,7 @@ class Jobs:
 
     def purge(self) -> None:
         """Delete what is too old to be kept."""
-        done = self._try(lambda database: purge(database, self._settings))
+        done = self._try(lambda database: purge_deleted(database, self._settings))
         if done is not None:
             log.info("purged", extra=done.counts)
             for name, error in done.failures.items():

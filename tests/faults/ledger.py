@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ForeignKeyConstraint, Select, Table, exists, func, select, text
 
-from app.database import Database
+from app.db.engine import Database
 from app.models import Base
 from app.models.base import INCLUDE_DELETED
 from app.models.one_time_tokens import OneTimeToken

@@ -20,7 +20,7 @@ from sqlalchemy import Select, func, select, text
 
 from app.core.permissions import Permission
 from app.core.security import Passwords
-from app.database import Database, connect
+from app.db.engine import Database, connect
 from app.models.base import INCLUDE_DELETED, utc_now
 from app.models.one_time_tokens import OneTimeToken, Purpose
 from app.models.roles import Role, RolePermission
@@ -168,7 +168,7 @@ def live_sessions(who: Person) -> Select[int]:
     return select(func.count()).select_from(LoginSession).where(*live)
 
 
-def holders(role_id: int) -> Select[int]:
+def role_members(role_id: int) -> Select[int]:
     """Rows that say that somebody has a role."""
     return select(func.count()).select_from(UserRole).where(UserRole.role_id == role_id)
 

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from app.database import Database
+from app.db.engine import Database
 from tests.faults.ledger import Ledger
 from tests.faults.report import Report
 from tests.faults.worlds import World

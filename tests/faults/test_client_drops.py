@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from app.database import Database
+from app.db.engine import Database
 from tests.faults.ledger import half_rows
 from tests.faults.report import Report
 from tests.faults.worlds import World, http_to
 from tests.support.client import API, Client, Person
-from tests.support.people import newcomer
+from tests.support.people import new_user
 from tests.support.process import Server
 
 pytestmark = pytest.mark.faults
@@ -173,7 +173,7 @@ async def test_who_hangs_up_leaves_nothing_open(
     """No transaction, no lock, no connection, no half of a write; the server goes on."""
     drops = 500 if whole else 120
     random, database = Random(seed), world.database
-    person = await newcomer(client)
+    person = await new_user(client)
     contested = (await person.write("Contested", content="y" * 50_000))["id"]
     for each in range(30):
         await person.write(f"Long {each}", content="z" * 50_000)

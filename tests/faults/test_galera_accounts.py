@@ -15,7 +15,8 @@ from app.core.permissions import ADMIN_ROLE, Permission
 from app.crud.sessions import MAX_LIVE
 from app.models.base import utc_now
 from app.models.one_time_tokens import OneTimeToken, Purpose
-from app.models.sessions import LoginSession, RefreshToken
+from app.models.refresh_tokens import RefreshToken
+from app.models.sessions import LoginSession
 from app.models.users import User, email_key
 from tests.faults.nodes import Nodes, Person, live_sessions
 from tests.faults.report import Report
@@ -79,8 +80,8 @@ async def one_refresh_token_on_both_nodes(nodes: Nodes) -> Round:
         first, second = await nodes.race(
             *(nodes.send(node, None, "POST", "/auth/refresh", body) for node in (0, 1))
         )
-        told = {each.json()["refresh_token"] for each in (first, second) if each.is_success}
-        return len(told) != 1 or await nodes.count(usable_tokens(ana)) != 1
+        tokens = {each.json()["refresh_token"] for each in (first, second) if each.is_success}
+        return len(tokens) != 1 or await nodes.count(usable_tokens(ana)) != 1
 
     return once
 
@@ -320,18 +321,18 @@ async def address_registered_while_another_changes_to_it(nodes: Nodes) -> Round:
 async def _undone(nodes: Nodes, *, method: str, path: str, body: object = None) -> Round:
     """A holder of `users:write` who undoes what is done to them."""
     _, name = await nodes.role(Permission.users_write, Permission.users_read)
-    holder, boss = await nodes.person(name), await nodes.person(ADMIN_ROLE)
+    member, boss = await nodes.person(name), await nodes.person(ADMIN_ROLE)
 
     async def once() -> bool:
-        await fresh(nodes, holder)
-        user = f"/users/{holder.id}"
+        await fresh(nodes, member)
+        user = f"/users/{member.id}"
         done, _ = await nodes.race(
             nodes.send(0, boss, "DELETE", user)
             if method == "POST"
             else nodes.send(0, boss, "PATCH", user, {"is_active": False}),
-            nodes.send(1, holder, method, user + path, body),
+            nodes.send(1, member, method, user + path, body),
         )
-        live = User.id == holder.id, User.is_active, User.deleted_at.is_(None)
+        live = User.id == member.id, User.is_active, User.deleted_at.is_(None)
         count = select(func.count()).select_from(User).where(*live)
         return done.is_success and await nodes.count(count) > 0
 

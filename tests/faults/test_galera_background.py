@@ -14,7 +14,7 @@ from sqlalchemy import func, select, update
 
 from app.core.permissions import ADMIN_ROLE
 from app.crud import outbox
-from app.database import Database
+from app.db.engine import Database
 from app.models.base import utc_now
 from app.models.outbox import Mail, MailKind
 from app.models.posts import Post

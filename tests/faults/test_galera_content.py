@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
 
 from app.core.permissions import ADMIN_ROLE, Permission
-from app.models.idempotency import IdempotencyKey
+from app.models.idempotency_keys import IdempotencyKey
 from app.models.posts import Post
 from app.models.roles import Role, RolePermission
 from app.models.sessions import LoginSession
 from app.models.tags import Tag
 from app.models.users import User, UserRole
-from tests.faults.nodes import Nodes, Person, holders
+from tests.faults.nodes import Nodes, Person, role_members
 from tests.faults.report import Report
 from tests.faults.rounds import Race, Round, run
 
@@ -126,7 +126,7 @@ async def role_assigned_while_it_is_deleted(nodes: Nodes) -> Round:
             nodes.send(1, other, "DELETE", f"/roles/{role_id}"),
         )
         deleted = select(Role.deleted_at.is_not(None)).where(Role.id == role_id)
-        return await nodes.count(deleted) > 0 and await nodes.count(holders(role_id)) > 0
+        return await nodes.count(deleted) > 0 and await nodes.count(role_members(role_id)) > 0
 
     return once
 
@@ -187,7 +187,7 @@ async def rights_role_refilled_by_its_holder(nodes: Nodes) -> Round:
     """Emptied for good once that was acknowledged."""
     granted = (Permission.roles_write, Permission.posts_write)
     role_id, name = await nodes.role(*granted)
-    holder, boss = await nodes.person(name), await nodes.person(ADMIN_ROLE)
+    member, boss = await nodes.person(name), await nodes.person(ADMIN_ROLE)
 
     async def once() -> bool:
         await nodes.change(
@@ -198,7 +198,7 @@ async def rights_role_refilled_by_its_holder(nodes: Nodes) -> Round:
         )
         emptied, _ = await nodes.race(
             nodes.send(0, boss, "PATCH", f"/roles/{role_id}", {"permissions": []}),
-            nodes.send(1, holder, "PATCH", f"/roles/{role_id}", {"permissions": [*granted]}),
+            nodes.send(1, member, "PATCH", f"/roles/{role_id}", {"permissions": [*granted]}),
         )
         left = RolePermission.role_id == role_id
         count = select(func.count()).select_from(RolePermission).where(left)
@@ -209,16 +209,16 @@ async def rights_role_refilled_by_its_holder(nodes: Nodes) -> Round:
 
 async def rights_role_taken_back_by_its_holder(nodes: Nodes) -> Round:
     role_id, name = await nodes.role(Permission.roles_assign)
-    holder, boss = await nodes.person(name), await nodes.person(ADMIN_ROLE)
+    member, boss = await nodes.person(name), await nodes.person(ADMIN_ROLE)
 
     async def once() -> bool:
-        link = {"user_id": holder.id, "role_id": role_id}
+        link = {"user_id": member.id, "role_id": role_id}
         await nodes.change(insert(UserRole).prefix_with("IGNORE").values(link))
-        path = f"/users/{holder.id}/roles/{role_id}"
+        path = f"/users/{member.id}/roles/{role_id}"
         taken, _ = await nodes.race(
-            nodes.send(0, boss, "DELETE", path), nodes.send(1, holder, "PUT", path)
+            nodes.send(0, boss, "DELETE", path), nodes.send(1, member, "PUT", path)
         )
-        return taken.is_success and await nodes.count(holders(role_id)) > 0
+        return taken.is_success and await nodes.count(role_members(role_id)) > 0
 
     return once
 

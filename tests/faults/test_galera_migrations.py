@@ -16,8 +16,8 @@ from tests.faults.nodes import env_of
 from tests.faults.report import Report
 from tests.support.galera import Cluster
 from tests.support.process import run_command, running
+from tests.support.revisions import REVISIONS
 from tests.support.schema import alembic
-from tests.test_migrations_data import REVISIONS
 
 pytestmark = pytest.mark.faults
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import delete, update
 
-from app.database import Database
+from app.db.engine import Database
 from app.models.outbox import Mail
 from app.models.posts import Post
 from app.models.users import UserRole
 from tests.faults.ledger import Ledger, half_rows, marked
 from tests.support.client import Client
-from tests.support.people import newcomer
+from tests.support.people import new_user
 
 pytestmark = pytest.mark.faults
 
@@ -23,7 +23,7 @@ POST = ("A title", CONTENT, "published", (), 1, False)
 async def ledger(client: Client) -> Ledger:
     """Of one acknowledged post and one acknowledged registration."""
     made = Ledger()
-    writer = await newcomer(client)
+    writer = await new_user(client)
     made.facts[("user", writer.email)] = (writer.account["name"], ("user",), 0, 0)
     for key, value in (
         (marked(CONTENT), POST),
@@ -65,7 +65,7 @@ async def test_what_is_gone_or_halved_is_told(
 async def test_what_is_there_twice_or_unasked_is_told(
     ledger: Ledger, client: Client, database: Database
 ) -> None:
-    writer = await newcomer(client)
+    writer = await new_user(client)
     ledger.facts[("user", writer.email)] = (writer.account["name"], ("user",), 0, 0)
     await writer.write(content=CONTENT)
     assert await ledger.settle(database) == ([], [str(marked(CONTENT))])

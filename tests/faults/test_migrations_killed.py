@@ -10,8 +10,8 @@ import pytest
 from tests.faults.report import Report
 from tests.support.filling import dump, fill_every_table, shared
 from tests.support.migrator import COMMIT, Migrator, migrator
+from tests.support.revisions import REVISIONS
 from tests.support.schema import catalogue, connected, empty_database
-from tests.test_migrations_data import REVISIONS
 
 pytestmark = pytest.mark.faults
 

@@ -22,8 +22,8 @@ from tests.conftest import wipe
 from tests.faults.report import Report
 from tests.support.apps import client_of
 from tests.support.client import Client, Person
-from tests.support.crowd import patient_app
-from tests.support.people import granting, newcomers
+from tests.support.concurrency import patient_app
+from tests.support.people import granting, new_users
 
 pytestmark = pytest.mark.faults
 
@@ -124,7 +124,7 @@ async def test_an_acknowledged_removal_stays(
     rounds, undone, refused = 50 if whole else 6, 0, 0
     with caplog.at_level(logging.INFO, logger="app.request"):
         for number in range(rounds):
-            victim, admin = await newcomers(client, [granting(*_GRANTED)], [ADMIN_ROLE])
+            victim, admin = await new_users(client, [granting(*_GRANTED)], [ADMIN_ROLE])
             role_id = (await admin.get(f"/users/{victim.id}/roles")).json()["items"][0]["id"]
             game = Round(at(victim, second), admin, role_id)
             assert (await game.undo(how)).status_code in {200, 204}, "it would undo it"
@@ -161,7 +161,7 @@ async def test_of_two_admins_who_remove_each_other_one_does_not(
         role_id = await session.scalar(select(Role.id).where(Role.name == ADMIN_ROLE))
     assert role_id is not None
     for number in range(rounds):
-        one, other = await newcomers(client, [ADMIN_ROLE], [ADMIN_ROLE])
+        one, other = await new_users(client, [ADMIN_ROLE], [ADMIN_ROLE])
         games = [Round(other, one, role_id), Round(one, at(other, second), role_id)]
         answers = await asyncio.gather(*(game.remove(way) for game in games))
         statuses = sorted(answer.status_code for answer in answers)

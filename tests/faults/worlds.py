@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx2
 
-from app.database import Database
+from app.db.engine import Database
 from tests.support import canaries
 from tests.support.process import Server, environment, serving
 

@@ -17,7 +17,7 @@ from app.models.roles import Role
 from tests.faults.ledger import Fact, Ledger, marked
 from tests.faults.worlds import http_to
 from tests.support.client import API, PASSWORD, Client, Person
-from tests.support.people import newcomers
+from tests.support.people import new_users
 
 PATIENCE_SECONDS = 20
 EXTRA_ROLE = "extra"
@@ -180,7 +180,7 @@ async def writers(client: Client, ledger: Ledger, *, seed: int, count: int = 8) 
     """So many writers on an empty database, with a role that their admin gives and takes."""
     extra = Role(name=EXTRA_ROLE, granted=[])
     everybody: list[list[str | Role]] = [["user"] for _ in range(count)]
-    admin, *people = await newcomers(client, ["admin", "user"], *everybody)
+    admin, *people = await new_users(client, ["admin", "user"], *everybody)
     async with client.database.begin() as session:
         session.add(extra)
     ledger.facts[("user", admin.email)] = (admin.account["name"], ("admin", "user"), 0, 0)

@@ -130,7 +130,7 @@ def settings(url: str, folder: Path) -> dict[str, str]:
         data_dir=folder / "data",
         secret_key="tests-0123456789abcdefghijklmnopqrstuv",
         rate_limit_enabled=False,
-        # A crowd on a slow machine is no outage.
+        # Many requests on a slow machine are no outage.
         request_timeout_seconds=60,
         access_log=False,
         port=0,

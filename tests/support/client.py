@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from sqlalchemy import select
 
 from app.core.permissions import ADMIN_ROLE, Permission
-from app.database import Database
+from app.db.engine import Database
 from app.models.roles import Role, RolePermission
 from app.models.users import User, UserRole
 from tests.support import canaries
@@ -100,13 +100,13 @@ class Client:
         await self._give(account["id"], ADMIN_ROLE)
         return await self.person(account)
 
-    async def holder(self, *permissions: Permission, name: str = "Holder") -> Person:
-        """Somebody with exactly these permissions, by a role of their own."""
+    async def user_with(self, *permissions: Permission, name: str = "Member") -> Person:
+        """Create a user whose only role grants exactly these permissions, logged in."""
         account = await self.register(name)
         async with self.database.begin() as session:
             user = await session.get_one(User, account["id"])
             granted = [RolePermission(permission=permission) for permission in permissions]
-            role = Role(name=f"holder {account['id']}", granted=granted)
+            role = Role(name=f"member {account['id']}", granted=granted)
             session.add(role)
             await session.flush()
             for link in await session.scalars(select(UserRole).where(UserRole.user_id == user.id)):
@@ -116,7 +116,7 @@ class Client:
 
     async def moderator(self, name: str = "Mod") -> Person:
         """Somebody who may write posts and moderate everybody's."""
-        return await self.holder(Permission.posts_write, Permission.posts_moderate, name=name)
+        return await self.user_with(Permission.posts_write, Permission.posts_moderate, name=name)
 
     async def _give(self, user_id: int, role_name: str) -> None:
         async with self.database.begin() as session:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from app import cli
+from app.cli import commands
 from tests.conftest import SECRET
 from tests.support.client import Client, Person
 from tests.support.logs import kept_logging
@@ -41,7 +41,7 @@ def command_settings(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[
 
 async def invoke(*arguments: str, typed: str | None = None) -> Result:
     """Run a command beside the event loop, as it starts one of its own."""
-    return await asyncio.to_thread(CliRunner().invoke, cli.cli, arguments, input=typed)
+    return await asyncio.to_thread(CliRunner().invoke, commands.cli, arguments, input=typed)
 
 
 async def admin_of(client: Client, email: str, password: str) -> Person:
@@ -50,3 +50,9 @@ async def admin_of(client: Client, email: str, password: str) -> Person:
     me = (await person.get("/users/me")).json()
     assert "admin" in {role["name"] for role in me["roles"]}
     return person
+
+
+def printed_password(output: str) -> str:
+    """Return the password that `run` has printed for the first admin."""
+    [line] = [line for line in output.splitlines() if line.startswith("Password:")]
+    return line.split()[1]

@@ -51,11 +51,15 @@ def programs(kind: str) -> dict[str, str]:
 
 @dataclass
 class DatabaseServer:
-    """One server; `kills` and `freezes` count what was done to it."""
+    """One server; `kills` and `freezes` count what was done to it.
+
+    `options` of the command line come after its own (MariaDB's alone).
+    """
 
     kind: str
     folder: Path
     port: int
+    options: tuple[str, ...] = ()
     kills: int = 0
     freezes: int = 0
     _process: subprocess.Popen[bytes] | None = None
@@ -83,7 +87,7 @@ class DatabaseServer:
         log = (self.folder / "log").open("ab")
         with log:
             self._process = subprocess.Popen(
-                self.command(), stdout=log, stderr=log, **_as_owner(self.kind)
+                self.command(), stdout=log, stderr=log, **as_owner(self.kind)
             )
 
     def command(self) -> list[str]:
@@ -145,16 +149,16 @@ class DatabaseServer:
 
 
 @contextlib.contextmanager
-def database_server(kind: str) -> Iterator[DatabaseServer]:
+def database_server(kind: str, *options: str) -> Iterator[DatabaseServer]:
     """A server that is starting; killed, with its data, at the end of the block."""
     # Not below pytest's folders: those are closed to PostgreSQL's user.
     folder = Path(tempfile.mkdtemp(prefix=f"cimiento-{kind}-"))
     try:
         if AS_ROOT and kind == "postgresql":
             shutil.chown(folder, "postgres")
-        subprocess.run(making(kind, folder), check=True, capture_output=True, **_as_owner(kind))
+        subprocess.run(making(kind, folder), check=True, capture_output=True, **as_owner(kind))
         [port] = free_ports(1)
-        server = DatabaseServer(kind, folder, port)
+        server = DatabaseServer(kind, folder, port, options)
         server.start()
         try:
             yield server
@@ -200,10 +204,11 @@ def mariadb_command(server: DatabaseServer, *, user: str = "root") -> list[str]:
         *(f"--pid-file={folder / 'pid'}", "--innodb-buffer-pool-size=64M", "--skip-name-resolve"),
         *("--innodb-flush-log-at-trx-commit=1", "--character-set-server=utf8mb4"),
         *([f"--user={user}"] if AS_ROOT else []),
+        *server.options,
     ]
 
 
-def _as_owner(kind: str) -> dict[str, Any]:
+def as_owner(kind: str) -> dict[str, Any]:
     """PostgreSQL refuses to run as root."""
     if not AS_ROOT or kind != "postgresql":
         return {}

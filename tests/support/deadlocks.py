@@ -11,7 +11,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.util import await_only
 
-from app.database import Database
+from app.db.engine import Database
 
 # Foreign keys are not checked, so that the rival locks nothing but what it writes.
 _UNCHECKED = {

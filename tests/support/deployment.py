@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.cli import cli
+from app.cli.commands import cli
 from tests.support.process import ROOT
 
 

@@ -16,8 +16,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from typer.testing import Result
 
-from app.doctor.findings import Finding, Verdict
-from tests.conftest import SERVERS, _answers, _on_server, migrate
+from app.cli.doctor.findings import Finding, Verdict
+from tests.conftest import SERVERS, _answers, migrate, on_server
 from tests.support.commands import invoke
 
 
@@ -70,11 +70,11 @@ async def own_database(kind: str, options: str = "") -> AsyncIterator[str]:
             pytest.fail(f"{kind} does not answer")
         pytest.skip(f"{kind} does not answer")
     name = f"cimiento_doctor_{secrets.token_hex(6)}"
-    await _on_server(server, f"CREATE DATABASE {name} {options}")
+    await on_server(server, f"CREATE DATABASE {name} {options}")
     try:
         yield f"{server}/{name}"
     finally:
-        await _on_server(server, f"DROP DATABASE {name}")
+        await on_server(server, f"DROP DATABASE {name}")
 
 
 async def execute(url: str, *statements: str) -> None:

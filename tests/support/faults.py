@@ -27,8 +27,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 
-from app import sqlite
-from app.database import Database
+from app.db import sqlite
+from app.db.engine import Database
 from app.models import Base
 from app.models.outbox import Mail
 from tests.conftest import make_settings
@@ -167,7 +167,7 @@ def _short_transactions(
     before: Callable[[str], None] = lambda _: None,
     before_commit: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
-    """Watch what `writing.SqliteWriter` does past SQLAlchemy, and its events."""
+    """Watch what `writing.GroupCommitRunner` does past SQLAlchemy, and its events."""
     original = sqlite.Connection.transaction
 
     @asynccontextmanager

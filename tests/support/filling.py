@@ -11,7 +11,7 @@ from sqlalchemy import Column, Connection, MetaData, Table, insert, select
 from sqlalchemy import types as sql
 from sqlalchemy.dialects import mysql
 
-from app.migrations import FTS_PREFIX
+from app.db.migrations import FTS_PREFIX
 
 Dump = dict[str, dict[str, list[str]]]
 # Beside the rows that migrations make themselves.

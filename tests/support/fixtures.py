@@ -10,8 +10,8 @@ import pytest
 from fastapi import FastAPI
 
 from app.config import Settings
-from app.crud import recovery
-from app.database import Database, connect
+from app.crud import account_recovery
+from app.db.engine import Database, connect
 from app.tasks.dispatcher import Dispatcher
 from app.tasks.mail import SmtpMailer
 from tests.conftest import make_settings
@@ -19,7 +19,7 @@ from tests.support.client import Client, Person
 from tests.support.commands import SetEnv, command_settings
 from tests.support.delivery import delivering_to
 from tests.support.logs import Output, captured_logging
-from tests.support.people import newcomer
+from tests.support.people import new_user
 from tests.support.settings import forget_settings
 from tests.support.smtp import Sink, running_sink
 from tests.support.trail import Since
@@ -35,7 +35,7 @@ def settings(app: FastAPI) -> Settings:
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers to who forgot their password, without the wait for a beat that hides who they are."""
-    monkeypatch.setattr(recovery, "BEAT_SECONDS", 0.001)
+    monkeypatch.setattr(account_recovery, "BEAT_SECONDS", 0.001)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def frozen_port() -> Iterator[int]:
 @pytest.fixture
 async def admin(client: Client) -> Person:
     """An administrator, made past the API: nothing of it is in the audit trail."""
-    return await newcomer(client, roles=["admin", "user"])
+    return await new_user(client, roles=["admin", "user"])
 
 
 @pytest.fixture

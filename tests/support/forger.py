@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from app.core.keypairs import KeyPair, new_pem, pair_of
+from app.core.key_pairs import KeyPair, new_pem, pair_of
 from tests.support.tokens import claims, encoded, signed
 
 

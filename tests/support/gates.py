@@ -14,8 +14,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app import throttling
-from app.quotas import Door, Quota, Whom
+from app.rate_limits import limiter
+from app.rate_limits.rules import LimitedAction, LimitScope, RateLimit
 from tests.support.apps import client_of
 from tests.support.client import API, PASSWORD, Client
 
@@ -88,12 +88,14 @@ def strangers(count: int) -> list[str]:
     return [f"10.{number // 250}.{number % 250}.1" for number in range(count)]
 
 
-def quotas(monkeypatch: pytest.MonkeyPatch, door: Door, **by_whom: tuple[Quota, ...]) -> None:
+def quotas(
+    monkeypatch: pytest.MonkeyPatch, door: LimitedAction, **by_whom: tuple[RateLimit, ...]
+) -> None:
     """Other limits at a door."""
     # What an earlier call has changed stays changed.
-    rules = vars(throttling)["RULES"]
-    changed = {**rules[door], **{Whom(name): given for name, given in by_whom.items()}}
-    monkeypatch.setattr(throttling, "RULES", {**rules, door: changed})
+    rules = vars(limiter)["RULES"]
+    changed = {**rules[door], **{LimitScope(name): given for name, given in by_whom.items()}}
+    monkeypatch.setattr(limiter, "RULES", {**rules, door: changed})
 
 
 async def email_of(client: Client, ip: str = HOME) -> str:

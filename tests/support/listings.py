@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import insert, select, update
 
-from app.models.audit import AuditAct, AuditEvent
+from app.models.audit_events import AuditAct, AuditEvent
 from app.models.base import utc_now
 from app.models.outbox import Mail, MailKind
 from app.models.posts import Post
@@ -131,3 +131,15 @@ async def make_ties(person: Person) -> None:
             moment = start - timedelta(seconds=position // 3, microseconds=position // 6)
             changed_event = update(events).where(events.c.id == row_id)
             await session.execute(changed_event.values(created_at=moment))
+
+
+async def titles(client: Client, path: str, name: str, **params: Any) -> list[str]:
+    found, cursor = [], ""
+    while True:
+        given = params | ({"cursor": cursor} if cursor else {})
+        answer = await client.get(path, params={"page_size": 100, **given})
+        assert answer.status_code == 200, answer.text
+        found += [item[name] for item in answer.json()["items"]]
+        cursor = answer.json()["next_cursor"]
+        if cursor is None:
+            return found

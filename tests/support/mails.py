@@ -7,7 +7,7 @@ from email.message import EmailMessage
 
 from sqlalchemy import func, select, update
 
-from app.database import Database
+from app.db.engine import Database
 from app.models.base import utc_now
 from app.models.outbox import Mail, MailKind, MailState
 
@@ -19,6 +19,8 @@ ADDRESSES = (
     "ana@exämple.com",
     "o'hara+tag@example.com",
 )
+# Those that go out in another form.
+SENT_TO = {"ana@exämple.com": "ana@xn--exmple-cua.com"}
 
 
 def addressed_to(message: EmailMessage) -> list[str]:

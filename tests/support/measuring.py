@@ -1,15 +1,41 @@
-"""The measuring of coverage in threads and greenlets, without its hanging now and then."""
+"""The measuring of coverage in threads and greenlets: quicker, without its hanging now and then."""
 
 from __future__ import annotations
 
 import sys
 import threading
+import weakref
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import greenlet
+from coverage import Coverage
+from coverage.collector import Collector
 
 _kept: list[object] = []
+
+
+def measure_greenlets_quickly() -> None:
+    """Have each tracer look greenlets up in a plain dictionary.
+
+    A tracer asks at every call which greenlet it is in, and its WeakKeyDictionary answers by
+    functions in Python: a third of the time of the tests. What it remembers of a greenlet stays
+    anyway, after its end, too.
+    """
+    start_tracer: Callable[[Collector], object] = Collector._start_tracer
+
+    def start(collector: Collector) -> object:
+        weak, weakref.WeakKeyDictionary = weakref.WeakKeyDictionary, dict  # type: ignore[misc,assignment]
+        try:
+            return start_tracer(collector)
+        finally:
+            weakref.WeakKeyDictionary = weak  # type: ignore[misc]
+
+    Collector._start_tracer = start  # type: ignore[method-assign,assignment]
+    if (running := Coverage.current()) is not None:
+        running.stop()
+        running.start()
 
 
 def keep_greenlets_of_threads() -> None:

@@ -120,14 +120,14 @@ def _environment() -> dict[str, str]:
 # --- In the processes themselves -----------------------------------------------------------------
 
 
-def _obey(order: Order, told: int) -> None:
+def _obey(order: Order, report: int) -> None:
     """Run the command; each change is written to a pipe before it happens."""
     count = 0
 
     def change(what: str) -> None:
         nonlocal count
         count += 1
-        os.write(told, json.dumps(what[:200]).encode() + b"\n")
+        os.write(report, json.dumps(what[:200]).encode() + b"\n")
         if count == order.at:
             os.kill(os.getpid(), order.signal)
 
@@ -142,19 +142,19 @@ def _obey(order: Order, told: int) -> None:
 
 
 def _fork(order: Order) -> Outcome:
-    reading, told = os.pipe()
+    reading, report = os.pipe()
     complaining, complaint = os.pipe()
     child = os.fork()
     if child == 0:
         signal.alarm(PATIENCE_SECONDS)
         os.dup2(complaint, 2)
         try:
-            _obey(order, told)
+            _obey(order, report)
         except BaseException:  # noqa: BLE001 the process ends here, one way or the other
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
-    os.close(told)
+    os.close(report)
     os.close(complaint)
     with os.fdopen(reading) as lines, os.fdopen(complaining) as words:
         reached = [json.loads(line) for line in lines]
@@ -175,6 +175,7 @@ if __name__ == "__main__":
         _obey(Order(**json.loads(sys.argv[1])), os.open(os.devnull, os.O_WRONLY))
     else:
         # Everything a migration imports, once.
-        from app import cli, models  # noqa: F401
+        from app import models  # noqa: F401
+        from app.cli import commands  # noqa: F401
 
         _serve()

@@ -23,15 +23,15 @@ _numbers = itertools.count(1)
 _hashes: dict[str, str] = {}
 
 
-async def newcomer(client: Client, roles: Iterable[str] = (USER_ROLE,)) -> Person:
-    """Somebody new, logged in, with these roles."""
-    (person,) = await newcomers(client, [*roles])
+async def new_user(client: Client, roles: Iterable[str] = (USER_ROLE,)) -> Person:
+    """Create a user with these roles, logged in."""
+    (person,) = await new_users(client, [*roles])
     return person
 
 
-async def holder(client: Client, *permissions: Permission) -> Person:
-    """Somebody new whose one role grants exactly these permissions."""
-    (person,) = await newcomers(client, [granting(*permissions)])
+async def user_with(client: Client, *permissions: Permission) -> Person:
+    """Create a user, logged in, whose only role grants exactly these permissions."""
+    (person,) = await new_users(client, [granting(*permissions)])
     return person
 
 
@@ -41,8 +41,8 @@ def granting(*permissions: Permission) -> Role:
     return Role(name=f"role {next(_numbers)}", granted=granted)
 
 
-async def newcomers(client: Client, *roles_of_each: list[str | Role]) -> list[Person]:
-    """One person for every list of roles, each with an account, a session and a token."""
+async def new_users(client: Client, *roles_of_each: list[str | Role]) -> list[Person]:
+    """Create a user for each list of roles, with an account, a session and a token."""
     if PASSWORD not in _hashes:
         _hashes[PASSWORD] = await client.app.state.passwords.hash(PASSWORD)
     async with client.database.begin() as session:

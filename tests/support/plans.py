@@ -1,7 +1,7 @@
 """How much work a listing's statements are: rows read and rows sorted, as the database counts them.
 
-The statements are the app's own: a `Reader` of the tests runs them, on a plain connection, for the
-functions of `app/crud/`.
+The statements are the app's own: a `QueryRunner` of the tests runs them, on a plain connection, for
+the functions of `app/crud/`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Dialect
 
-from app.reading import Query, Reader, Values
+from app.db.queries import PreparedQuery, QueryRunner, Values
 
 # Of SQLite's machine, a row that is read from an index and passed over.
 _STEPS_A_ROW = 8
@@ -33,7 +33,7 @@ class Work:
         return Work(self.read + other.read, self.ordered + other.ordered)
 
 
-class MeasuringReader(Reader):
+class MeasuringReader(QueryRunner):
     """Runs queries on one connection and adds up the work; counts are only made once."""
 
     def __init__(self, connection: Connection) -> None:
@@ -42,7 +42,7 @@ class MeasuringReader(Reader):
         self._dialect: Dialect = connection.dialect
         self._counted: dict[Hashable, Values] = {}
 
-    async def rows(self, query: Query, given: Mapping[str, Any]) -> Values:
+    async def rows(self, query: PreparedQuery, given: Mapping[str, Any]) -> Values:
         compiled = query.compiled(self._dialect)
         arguments = compiled.arguments(given)
         if _COUNT.match(compiled.sql):
@@ -57,10 +57,10 @@ class MeasuringReader(Reader):
         self.work += work
         return compiled.converted(rows)
 
-    def arguments(self, query: Query, given: Mapping[str, Any]) -> Hashable:
+    def arguments(self, query: PreparedQuery, given: Mapping[str, Any]) -> Hashable:
         return str(query.compiled(self._dialect).arguments(given))
 
-    def version(self, query: Query) -> int:  # noqa: ARG002 nothing is written meanwhile
+    def version(self, query: PreparedQuery) -> int:  # noqa: ARG002 nothing is written meanwhile
         return 0
 
     def _run(self, sql: str, arguments: Any) -> Values:

@@ -28,6 +28,7 @@ class Proxy:
     loses_answers_to: bytes | None = None
     answers_lost: int = 0
     _waits_for_answer: set[asyncio.StreamWriter] = field(default_factory=set)
+    _silent: set[asyncio.StreamWriter] = field(default_factory=set)
     _server: asyncio.Server | None = None
     _flowing: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -54,6 +55,11 @@ class Proxy:
     def freeze(self) -> None:
         """Accept, keep what is open, and pass nothing on in either direction."""
         self._flowing.clear()
+
+    def silence(self) -> None:
+        """Pass nothing on any more of what is open now, for good; what is new is served."""
+        for link in self._links:
+            self._silent.update(link)
 
     def thaw(self) -> None:
         """Pass everything on that was held back, and what follows."""
@@ -132,6 +138,9 @@ class Proxy:
         """`asking` is where answers go to what is pumped."""
         while data := await reader.read(CHUNK):
             await self._pass()
+            if writer in self._silent:
+                self.held_back += 1
+                await asyncio.Event().wait()
             if asking and self.loses_answers_to and self.loses_answers_to in data:
                 self._waits_for_answer.add(asking)
             if writer in self._waits_for_answer:

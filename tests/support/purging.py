@@ -8,20 +8,21 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from app.crud import references, trash
-from app.database import Database
+from app.db import references, retention
+from app.db.engine import Database
 from app.models import Base
 from app.models.base import INCLUDE_DELETED, utc_now
-from app.models.idempotency import IdempotencyKey
+from app.models.idempotency_keys import IdempotencyKey
 from app.models.one_time_tokens import OneTimeToken
 from app.models.outbox import Mail
 from app.models.posts import Post
-from app.models.sessions import LoginSession, RefreshToken
+from app.models.refresh_tokens import RefreshToken
+from app.models.sessions import LoginSession
 from app.models.tags import PostTag
 from app.models.users import User, UserRole
-from app.tasks import purge as purging
+from app.tasks import retention as purging
 from tests.support.client import Client, Person
-from tests.support.keys import send
+from tests.support.create_requests import send
 
 EVERYTHING: dict[str, Any] = {INCLUDE_DELETED: True, "synchronize_session": False}
 LONG_AGO = utc_now() - timedelta(days=400)
@@ -31,7 +32,7 @@ OWNED = (Mail, LoginSession, OneTimeToken, IdempotencyKey, UserRole)
 
 async def empty(database: Database, *, before: datetime) -> dict[str, int]:
     """Delete what went into the trash, or expired, before a moment; how many, by name."""
-    done = await purging.follow(database, trash.TRASH, trash.Limits(before))
+    done = await purging.delete_expired(database, retention.trash_rules(), retention.Limits(before))
     assert not done.failures, done.failures
     return dict(done.counts)
 
@@ -83,5 +84,5 @@ def in_small_batches(patch: pytest.MonkeyPatch) -> None:
     """Everything takes several looks and several batches."""
     patch.setattr(purging, "MAX_BATCH", 2)
     patch.setattr(references, "FEW", 1)
-    patch.setattr(trash, "LOOK", 3)
-    patch.setattr(trash, "TAGS_LOOK", 3)
+    patch.setattr(retention, "LOOK", 3)
+    patch.setattr(retention, "TAGS_LOOK", 3)

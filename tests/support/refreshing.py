@@ -9,9 +9,10 @@ from typing import Any
 import httpx2
 from sqlalchemy import func, select
 
-from app.models.audit import AuditAct, AuditEvent
+from app.models.audit_events import AuditAct, AuditEvent
 from app.models.outbox import Mail, MailKind
-from app.models.sessions import LoginSession, RefreshToken
+from app.models.refresh_tokens import RefreshToken
+from app.models.sessions import LoginSession
 from tests.support.client import Client
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 
 from alembic import command
-from app.migrations import FTS_PREFIX
+from app.db.migrations import FTS_PREFIX
 from app.models import Base
 from tests.conftest import ROOT
 

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 _CONNECTIONS = {
-    "mysql": "SELECT id, COALESCE(info, '') LIKE '%sleep(%' FROM information_schema.processlist"
+    "mysql": "SELECT id, COALESCE(info, '') LIKE '%get_lock(%' FROM information_schema.processlist"
     " WHERE db = DATABASE() AND id <> CONNECTION_ID()",
     "postgresql": "SELECT pid, state = 'active' AND query LIKE '%sleep(%' FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()",
@@ -24,7 +24,10 @@ _TRANSACTIONS = {
     " AND pid <> pg_backend_pid() AND xact_start IS NOT NULL",
 }
 _KILL = {"mysql": "KILL {}", "postgresql": "SELECT pg_terminate_backend({})"}
-_SLEEP = {"mysql": "SELECT sleep({})", "postgresql": "SELECT pg_sleep({})"}
+# MariaDB's SLEEP() is no good: several at once share a mutex, over which a KILL of one of them and
+# the thread that is to end wait for each other, for two seconds in one of ten times.
+_TAKEN = "CONCAT(DATABASE(), ' taken')"
+_SLEEP = {"mysql": f"SELECT get_lock({_TAKEN}, {{}})", "postgresql": "SELECT pg_sleep({})"}
 
 
 @dataclass
@@ -44,7 +47,10 @@ class Server:
         self._before: set[int] = set()
 
     async def begin(self) -> None:
-        """Count what connects from now on."""
+        """Count what connects from now on, and take what MariaDB's statements are to wait for."""
+        if self._engine.dialect.name == "mysql":
+            async with self._engine.connect() as connection:
+                await connection.exec_driver_sql(f"SELECT get_lock({_TAKEN}, 0)")
         self._before = {number for number, _ in await self._look()}
 
     def sleep(self, seconds: float) -> str:

@@ -35,3 +35,13 @@ def refusal() -> str:
     assert "\n" not in line
     assert len(line) < 500
     return line
+
+
+def production(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
+    """The environment of a server that starts, but for the given values."""
+    good = {
+        "ENVIRONMENT": "production",
+        "SECRET_KEY": GOOD_SECRET,
+        "DATABASE_URL": "postgresql://app:hunter2@db.example.com/app",
+    }
+    set_env(monkeypatch, **(good | values))

@@ -42,6 +42,7 @@ class Sink:
     hanging: set[str] = field(default_factory=set)
     released: asyncio.Event = field(default_factory=asyncio.Event)
     pace_seconds: float = 0
+    speaks_utf8: bool = True
     attempts: list[str] = field(default_factory=list)
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
     _server: asyncio.Server | None = None
@@ -76,7 +77,7 @@ class Sink:
     def _connection(self) -> SMTP:
         connection = _Connection(
             self,
-            enable_SMTPUTF8=True,
+            enable_SMTPUTF8=self.speaks_utf8,
             hostname="sink.example",
             # Logins are offered, and all refused; nobody has to log in.
             authenticator=lambda *_: AuthResult(success=False, handled=False),

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, text
 
-from app.database import Database
-from app.reading import Query, Reader, Values
+from app.db.engine import Database
+from app.db.queries import PreparedQuery, QueryRunner, Values
 
 _NOT_WORK = ("BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK", "COMMIT")
 _EXPLAIN = {"sqlite": "EXPLAIN QUERY PLAN", "mysql": "EXPLAIN", "postgresql": "EXPLAIN"}
@@ -34,9 +34,9 @@ def watched(database: Database) -> Iterator[list[Statement]]:
         if not statement.startswith(_NOT_WORK):
             sent.append(Statement(statement, parameters))
 
-    rows = Reader.rows
+    rows = QueryRunner.rows
 
-    async def noted(self: Reader, query: Query, given: Mapping[str, Any]) -> Values:
+    async def noted(self: QueryRunner, query: PreparedQuery, given: Mapping[str, Any]) -> Values:
         compiled = query.compiled(self.engine.dialect)
         note(None, None, compiled.sql, compiled.arguments(given))
         return await rows(self, query, given)
@@ -45,7 +45,7 @@ def watched(database: Database) -> Iterator[list[Statement]]:
     event.listen(engine, "before_cursor_execute", note)
     with pytest.MonkeyPatch.context() as patch:
         # What only reads passes the engine by.
-        patch.setattr(Reader, "rows", noted)
+        patch.setattr(QueryRunner, "rows", noted)
         yield sent
     event.remove(engine, "before_cursor_execute", note)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
-from app.database import Database
+from app.db.engine import Database
 
 _KEPT = "SELECT name, post_count FROM tags"
 _TRUE = (

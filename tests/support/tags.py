@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import func, select
 
-from app.database import Database
+from app.db.engine import Database
 from app.models.tags import Tag
-from tests.support.crowd import count
+from tests.support.concurrency import count
 
 
 async def add_tag(database: Database, name: str) -> None:

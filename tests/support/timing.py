@@ -20,10 +20,10 @@ def auc(first: Sequence[float], second: Sequence[float]) -> float:
 async def latencies(
     attempts: Mapping[str, Attempt], number: int, *, at_once: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds that each kind takes, `number` times each, interleaved in random order, so many
-    at once."""
-    order = [kind for kind in attempts for _ in range(number)]
-    random.shuffle(order)
+    """Seconds that each kind takes, `number` times each, so many at once. In rounds of one of each
+    in random order: what else the machine does meets all kinds alike."""
+    kinds = [*attempts]
+    order = [kind for _ in range(number) for kind in random.sample(kinds, len(kinds))]
     found: dict[str, list[float]] = {kind: [] for kind in attempts}
 
     async def take(kind: str) -> None:

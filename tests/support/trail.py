@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from app.database import Database
-from app.models.audit import AuditEvent
+from app.db.engine import Database
+from app.models.audit_events import AuditEvent
 from tests.support.client import Client, Person
-from tests.support.crowd import count
+from tests.support.concurrency import count
 from tests.support.listings import page
 
 Event = dict[str, Any]
@@ -42,8 +42,8 @@ class Since:
         self._known |= {event["id"] for event in new}
         return new
 
-    async def told(self) -> list[tuple[Any, ...]]:
-        """The same, as act, actor, subject and details."""
+    async def summaries(self) -> list[tuple[Any, ...]]:
+        """Take the events since the last call, each as act, actor, subject and details."""
         return [short(event) for event in await self.take()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import httpx2
 
 from tests.support.client import API, PASSWORD
+from tests.support.faults import eventually
 from tests.support.process import Server, environment, run_command, running, serving
 from tests.support.redis_server import RedisServer
 from tests.support.smtp import PATIENCE_SECONDS, Sink
@@ -72,8 +74,17 @@ class House:
 
     @asynccontextmanager
     async def beat(self) -> AsyncIterator[Server]:
+        """A beat that ends when it is told to: it says nothing of its own."""
         async with running("beat", cwd=self.folder, env=self.env) as beat:
+            await eventually(lambda: catches(beat.process.pid, signal.SIGTERM), seconds=30)
             yield beat
+
+
+def catches(pid: int, which: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(mask, 16) >> (which - 1) & 1)
 
 
 @asynccontextmanager

@@ -1,0 +1,1 @@
+"""The commands behind `scripts/`: `python -m app.cli --help` lists them."""

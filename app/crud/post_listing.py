@@ -1,0 +1,158 @@
+"""The listing of posts: its filters, its orders, and how it is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, bindparam, func, select
+
+from app.core.permissions import Caller
+from app.crud import posts
+from app.db.holders import Held, Holders
+from app.db.paginated_queries import PaginatedQuery, count_of, filters_of, sought
+from app.db.pagination import PageResult, Paginator
+from app.db.search import Search
+from app.models.posts import Post, PostStatus
+from app.models.search import PostSearch
+from app.models.tags import PostTag, Tag
+from app.models.users import User
+from app.schemas.posts import UserPostQuery
+
+
+async def list_posts(
+    paginator: Paginator,
+    *,
+    caller: Caller | None,
+    query: UserPostQuery,
+    author_id: int | None = None,
+) -> PageResult[dict[str, Any]]:
+    """The posts a caller sees that match the filters, perhaps of one author alone.
+
+    Of an author who does not exist, or of whose posts the caller sees none, it is the same empty
+    page: it does not tell who has an account.
+    """
+    given = filters_of(query)
+    if author_id is not None:
+        given["author_id"] = author_id
+    view, filters, order = (
+        posts.PostVisibility.of(caller),
+        tuple(given),
+        query.sort.removeprefix("-"),
+    )
+    if view is posts.PostVisibility.own and query.status is PostStatus.draft:
+        filters = (*filters, "mine")
+    if order == "published_at":
+        filters = (*filters, *_by_publication(view, query))
+    if query.deleted and view is posts.PostVisibility.all:
+        filters = (*filters, "deleted")
+    held, leading = Held.few, _leading_filter(filters)
+    # Posts of an author come in the order of creation by the index.
+    if leading and (leading, order) != ("author_id", "created_at"):
+        held = await _HELD[leading].held(paginator, query, given)
+    words = sought(query)
+    listing = _listing(view, query.deleted, filters, held, is_search=bool(words))
+    return await paginator.paginate(listing, query, given | words | posts.me_of(caller))
+
+
+_THE_TAG = select(Tag.id).where(Tag.name == bindparam("tag")).scalar_subquery()
+_OF_THE_TAG = select(func.coalesce(func.max(Tag.post_count), 0)).where(Tag.name == bindparam("tag"))
+_TAGGED = Holders.of(Post, select(PostTag.post_id).where(PostTag.tag_id == _THE_TAG))
+_BY_AUTHOR = Holders.by(Post, Post.author_id == bindparam("author_id"))
+_IN_TRASH = Holders.by(Post, posts.in_trash(posts.PostVisibility.all))
+# Of these filters the first that is there may be written in several ways.
+_HELD = {"tag": _TAGGED, "author_id": _BY_AUTHOR, "deleted": _IN_TRASH}
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+_FILTERS: Mapping[str, ColumnElement[bool]] = {
+    "status": Post.status == bindparam("status"),
+    "created_from": Post.created_at >= bindparam("created_from"),
+    "created_to": Post.created_at < bindparam("created_to"),
+    # Of what `visible` says of drafts, what is left: databases would look for them among all posts.
+    "mine": Post.author_id == posts.ME,
+    # In the order of publication all drafts come together: they need not be passed over.
+    "unpublished": Post.published_order == _NEVER,
+    "published": Post.published_order > _NEVER,
+}
+
+
+def _by_publication(view: posts.PostVisibility, query: UserPostQuery) -> list[str]:
+    """The filters that say of the order of publication what others say of the status."""
+    if query.status is PostStatus.draft:
+        return ["unpublished"]
+    sees_drafts = query.status is None and view is not posts.PostVisibility.public
+    return [] if sees_drafts or query.deleted else ["published"]
+
+
+def _leading_filter(filters: tuple[str, ...]) -> str:
+    """The filter that may be written in several ways; empty without one."""
+    return next((name for name in _HELD if name in filters), "")
+
+
+def _matching(filters: tuple[str, ...], held: Held) -> Select[Any]:
+    """Select posts; `held` says how the filter is written that is `_leading_filter`."""
+    leading = _leading_filter(filters)
+    conditions = [
+        _HELD[name].filter(held if name == leading else Held.few)
+        if name in _HELD
+        else _FILTERS[name]
+        for name in filters
+    ]
+    return select(Post.id).where(*conditions)
+
+
+def _counts(
+    view: posts.PostVisibility, deleted: bool, filters: tuple[str, ...]
+) -> list[Select[Any]]:
+    filters = tuple(name for name in filters if name not in {"published", "unpublished"})
+    matching = _matching(filters, Held.count)
+    if deleted:
+        return [count_of(matching.where(posts.in_trash(view)))]
+    # The published ones are as many for everybody, and counted once; those of a tag are kept.
+    published = count_of(matching.where(posts.visible(posts.PostVisibility.public)))
+    others = matching.where(Post.status != PostStatus.published)
+    parts = {
+        posts.PostVisibility.public: [],
+        posts.PostVisibility.own: [count_of(others.where(Post.author_id == posts.ME))],
+        posts.PostVisibility.all: [count_of(others)],
+    }
+    if filters == ("tag",):
+        return [_OF_THE_TAG, *parts[view]]
+    return [count_of(matching)] if view is posts.PostVisibility.all else [published, *parts[view]]
+
+
+# A compiled statement is some 30 KiB, and there is one for each sort that is asked for.
+@lru_cache(64)
+def _listing(
+    view: posts.PostVisibility,
+    deleted: bool,
+    filters: tuple[str, ...],
+    held: Held,
+    *,
+    is_search: bool,
+) -> PaginatedQuery[dict[str, Any]]:
+    matching = _matching(filters, held)
+    if "deleted" not in filters:
+        seen = posts.in_trash(view) if deleted else posts.visible(view)
+        matching = matching.where(seen)
+    return PaginatedQuery(
+        name="posts",
+        matching=matching,
+        count_queries=_counts(view, deleted, filters),
+        id=Post.id,
+        keys={
+            "created_at": Post.created_at,
+            "updated_at": Post.updated_at,
+            "published_at": Post.published_order,
+            "title": Post.title,
+        },
+        rows=lambda page: (
+            select(*posts.COLUMNS)
+            .join(page, page.c.id == Post.id)
+            .join(User, User.id == Post.author_id)
+        ),
+        item=posts.as_dict,
+        include_deleted=deleted,
+        search=Search.of(PostSearch, Post.id) if is_search else None,
+    )

@@ -1,0 +1,67 @@
+"""What the transactions of this process have written, by table: what is remembered goes by it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any
+
+from sqlalchemy import UpdateBase, event
+from sqlalchemy.orm import ORMExecuteState, Session
+
+# Where a session keeps it.
+WRITTEN = "cimiento_written"
+
+
+class Act(Enum):
+    """What is done to rows: made, or changed and deleted."""
+
+    insert = 1
+    change = 2
+
+
+Written = tuple[str, Act]
+
+
+class Changes:
+    """Counts what the transactions of this process have written, table by table."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[Written] = Counter()
+
+    def note(self, written: Iterable[Written]) -> None:
+        """Count a transaction that has ended."""
+        self._counts.update(written)
+
+    def version(self, *written: Written) -> int:
+        """A number that grows with every transaction that wrote any of these."""
+        return sum([self._counts[each] for each in written])
+
+
+def note_written(session: Session, table: str, act: Act) -> None:
+    """Count a write of a transaction that the session itself does not see."""
+    written_by(session).add((table, act))
+
+
+def written_by(session: Session) -> set[Written]:
+    """What a session's transaction has written so far."""
+    found: set[Written] = session.info.get(WRITTEN, set())
+    return found
+
+
+@event.listens_for(Session, "after_flush")
+def _note_rows(session: Session, _: object) -> None:
+    for row in session.new:
+        note_written(session, row.__tablename__, Act.insert)
+    for row in [*session.dirty, *session.deleted]:
+        note_written(session, row.__tablename__, Act.change)
+
+
+@event.listens_for(Session, "do_orm_execute")
+def _note_bulk(state: ORMExecuteState) -> None:
+    statement = state.statement
+    if isinstance(statement, UpdateBase):
+        act = Act.insert if state.is_insert else Act.change
+        table: Any = statement.table
+        note_written(state.session, table.name, act)

@@ -1,0 +1,204 @@
+"""How a resource is listed: its filters, its orders, and the statements that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Integer,
+    Select,
+    Subquery,
+    and_,
+    bindparam,
+    case,
+    func,
+    or_,
+    select,
+)
+from sqlalchemy.orm import Mapped
+from sqlalchemy.types import TypeEngine
+
+from app.core.words import search_words
+from app.db.queries import PreparedQuery
+from app.db.search import Search, Unindexed, search_parameters
+from app.models.base import UtcDateTime
+from app.schemas.pages import PageQuery
+
+T = TypeVar("T")
+Column = Mapped[Any] | ColumnElement[Any]
+AnySelect = Select[*tuple[Any, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class PaginatedQuery(Generic[T]):
+    """How a resource is listed. Made once for each set of filters: their values are parameters.
+
+    `matching` selects from the resource with its filters, columns and order left open, and
+    `count_queries` how many there are in parts that do not overlap, if that is cheaper; `id`
+    breaks ties; `keys` maps each sort to the never-null column it orders by; `rows` selects
+    what a page shows, given the page's ids as a subquery to join; `item` makes an item of what
+    `rows` selects. `name` keeps the cursors of one listing out of another. With a `search`, only
+    rows of `matching` that it finds are listed; there are two ways to page and to count them.
+    """
+
+    name: str
+    matching: AnySelect
+    id: Column
+    keys: Mapping[str, Column]
+    rows: Callable[[Subquery], AnySelect]
+    item: Callable[[tuple[Any, ...]], T]
+    include_deleted: bool = False
+    count_queries: Sequence[AnySelect] = ()
+    search: Search | None = None
+    _queries: dict[Hashable, PreparedQuery] = field(default_factory=dict)
+    _moments: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        moments = {name for name, key in self.keys.items() if isinstance(_type(key), UtcDateTime)}
+        self._moments.update(moments)
+
+    def counts(self) -> list[PreparedQuery]:
+        """How many rows match: the sum of these."""
+        parts = self.count_queries or (count_of(self.matching),)
+        return [self._made(n, partial(parts.__getitem__, n)) for n in range(len(parts))]
+
+    def page(self, sort: str, *, after: bool) -> PreparedQuery:
+        """The rows of a page, each ending with its sort key and its id: `limit` of them, behind
+        the position `last_key`, `last_id` or behind the first `offset`."""
+        return self._made((sort, after), lambda: self._paging(sort, after))
+
+    def walked_page(self, sort: str, *, after: bool) -> PreparedQuery:
+        """The same of a search, found among the first `walked` rows in the order of the sort."""
+        return self._made((sort, after, "walked"), lambda: self._walking(sort, after))
+
+    def bounded_count(self) -> PreparedQuery:
+        """How many rows a search finds, up to `bound`."""
+        return self._made("bounded", self._bounded_counting)
+
+    def page_from_end(self, sort: str) -> PreparedQuery:
+        """The rows of a page, `limit` of them in front of the last `offset`."""
+        return self._made((sort, "end"), lambda: self._paging(sort, after=False, from_end=True))
+
+    def walked_count(self, sort: str = "") -> PreparedQuery:
+        """How many rows a search finds among the first `walked`, in the order of a sort or in
+        any, and how many rows were looked at."""
+        return self._made(("walked", sort), lambda: self._walked_counting(sort))
+
+    def is_moment(self, sort: str) -> bool:
+        """Whether a sort is by a moment, which is text outside the database."""
+        return sort.removeprefix("-") in self._moments
+
+    def _made(self, name: Hashable, make: Callable[[], AnySelect]) -> PreparedQuery:
+        if name not in self._queries:
+            self._queries[name] = PreparedQuery(
+                make(),
+                include_deleted=self.include_deleted,
+                is_expensive=self.search is not None,
+            )
+        return self._queries[name]
+
+    def _paging(self, sort: str, after: bool, *, from_end: bool = False) -> AnySelect:
+        key, descending = self.keys[sort.removeprefix("-")], sort.startswith("-")
+        ids = self._ids(key.label("sort_key"))
+        if self.search is not None:
+            ids = self._among_found(self.search, key.label("sort_key"))
+            key = Unindexed(key)
+        ids = ids.where(_behind(key, self.id, descending)) if after else ids.offset(_OFFSET)
+        ordered = ids.order_by(*_ordered(key, self.id, descending is not from_end))
+        return self._shown(ordered, descending)
+
+    def _walking(self, sort: str, after: bool) -> AnySelect:
+        key, descending = self.keys[sort.removeprefix("-")], sort.startswith("-")
+        ids = self._tested(key.label("sort_key"))
+        if after:
+            ids = ids.where(_behind(key, self.id, descending))
+        walked = ids.order_by(*_ordered(key, self.id, descending)).limit(_WALKED).subquery("walked")
+        ids = select(walked.c.id, walked.c.sort_key).where(walked.c.is_found)
+        if not after:
+            ids = ids.offset(_OFFSET)
+        ids = ids.order_by(*_ordered(walked.c.sort_key, walked.c.id, descending))
+        return self._shown(ids, descending)
+
+    def _shown(self, ids: AnySelect, descending: bool) -> AnySelect:
+        page = ids.limit(bindparam("limit", type_=Integer)).subquery("page")
+        rows = self.rows(page).add_columns(page.c.sort_key, page.c.id)
+        return rows.order_by(*_ordered(page.c.sort_key, page.c.id, descending))
+
+    def _bounded_counting(self) -> AnySelect:
+        assert self.search is not None
+        ids = self._among_found(self.search)
+        return select(func.count()).select_from(
+            ids.limit(bindparam("bound", type_=Integer)).subquery("counted")
+        )
+
+    def _walked_counting(self, sort: str) -> AnySelect:
+        tested = self._tested()
+        if sort:
+            key, descending = self.keys[sort.removeprefix("-")], sort.startswith("-")
+            tested = tested.order_by(*_ordered(key, self.id, descending))
+        walked = tested.limit(_WALKED).subquery("walked")
+        return select(func.count(case((walked.c.is_found, 1))), func.count()).select_from(walked)
+
+    def _among_found(self, search: Search, *columns: Any) -> AnySelect:
+        """What the index finds is read first: from what the optimisers know of words they would
+        now and then rather look at every row of the listing, and then at the index."""
+        found = search.found.cte("found").prefix_with("MATERIALIZED", dialect="postgresql")
+        # In front of what the columns come from: MariaDB goes by the order.
+        ids = self.matching.with_only_columns(self.id.label("id"), *columns).select_from(found)
+        return ids.where(found.c.id == self.id).prefix_with("STRAIGHT_JOIN", dialect="mysql")
+
+    def _tested(self, *columns: Any) -> AnySelect:
+        assert self.search is not None
+        return self._ids(*columns, self.search.test.label("is_found"))
+
+    def _ids(self, *columns: Any) -> AnySelect:
+        return self.matching.with_only_columns(
+            self.id.label("id"), *columns, maintain_column_froms=True
+        )
+
+
+_OFFSET: ColumnElement[Any] = bindparam("offset", type_=BigInteger)
+_WALKED: ColumnElement[Any] = bindparam("walked", type_=Integer)
+
+
+def count_of(matching: AnySelect) -> AnySelect:
+    """Select how many rows match."""
+    return matching.with_only_columns(func.count(), maintain_column_froms=True)
+
+
+def _type(column: Any) -> TypeEngine[Any]:
+    found: TypeEngine[Any] = column.type
+    return found
+
+
+def _ordered(key: Column, row_id: Column, descending: bool) -> list[ColumnElement[Any]]:
+    return [column.desc() if descending else column.asc() for column in (key, row_id)]
+
+
+def _behind(key: Column, row_id: Column, descending: bool) -> ColumnElement[bool]:
+    """The rows after a position. Spelled out: MariaDB reads a row-value comparison (a, b) < (x, y)
+    as a filter over the whole index."""
+    last_key: ColumnElement[Any] = bindparam("last_key", type_=_type(key))
+    last_id: ColumnElement[Any] = bindparam("last_id", type_=BigInteger)
+    if descending:
+        return and_(key <= last_key, or_(key < last_key, row_id < last_id))
+    return and_(key >= last_key, or_(key > last_key, row_id > last_id))
+
+
+def filters_of(query: PageQuery) -> dict[str, Any]:
+    """The filters a query sets, by name, as the parameters of the statement that uses them; but
+    for `q`: `sought` has those."""
+    given = {name: value for name in query.filters if (value := getattr(query, name)) is not None}
+    given.pop("q", None)
+    return given
+
+
+def sought(query: Any) -> dict[str, Any]:
+    """The parameters of what a query searches for; none where no word of it narrows anything."""
+    words = search_words(query.q) if query.q else ()
+    return search_parameters(words) if words else {}

@@ -1,0 +1,33 @@
+"""The parameters of prepared statements: what a driver is handed for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Dialect
+
+Convert = Callable[[Any], Any]
+# Its name, its value or that it must be given, how the driver takes it.
+Parameter = tuple[str, Any, bool, Convert | None]
+
+
+def parameter(name: str, bind: Any, dialect: Dialect) -> Parameter:
+    """What to hand over for one of a compiled statement's parameters."""
+    convert = bind.type.dialect_impl(dialect).bind_processor(dialect)
+    return name, bind.value, not bind.unique, convert
+
+
+def arguments_of(
+    parameters: Sequence[Parameter], given: Mapping[str, Any], *, positional: bool
+) -> Any:
+    """The parameters' values as a driver takes them. KeyError for one that was not given."""
+    values = [
+        convert(given[name] if required else value)
+        if convert
+        else (given[name] if required else value)
+        for name, value, required, convert in parameters
+    ]
+    if positional:
+        return tuple(values)
+    return {entry[0]: value for entry, value in zip(parameters, values, strict=True)}

@@ -1,0 +1,290 @@
+"""The read path: selects prepared once, run without a session, as values that go into JSON.
+
+What a request reads it does not change, so it needs no unit of work: a `PreparedQuery` is compiled
+once for the dialect, and a `QueryRunner` runs it with the parameters of the request. On SQLite that
+happens in the event loop (a look-up takes microseconds, a hop to a thread takes many of them),
+on servers over connections of their own that are never inside a transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from threading import Event
+from typing import Any, TypeVar
+
+from sqlalchemy import BindParameter, Dialect, Select, Table
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.sql import visitors
+from sqlalchemy.types import TypeEngine
+from sqlalchemy.util import greenlet_spawn
+
+from app.core.threads import background_threads
+from app.db.changes import Act
+from app.db.engine import STATEMENT_SECONDS, Database
+from app.db.parameters import Convert, Parameter, arguments_of, parameter
+from app.db.sqlite import open_raw
+from app.models.base import UtcDateTime, hiding_deleted
+
+AnySelect = Select[*tuple[Any, ...]]
+E = TypeVar("E")
+Values = Sequence[tuple[Any, ...]]
+# How long a statement may hold the event loop up, and for how long one that took longer is
+# run in a thread without being tried.
+LOOP_SECONDS = 0.005
+SLOW_SECONDS = 10.0
+_THREADS = 4
+_MAX_SLOW = 100
+_STEPS = 2_000  # of SQLite's machine, between two looks at the clock: about 20 µs
+
+
+class PreparedQuery:
+    """A select with bind parameters. What is in the trash is passed over unless it says so.
+
+    Every parameter without a value of its own must be given each time it runs. One that
+    `is_expensive` lets everything else go first, where that can be said.
+    """
+
+    def __init__(
+        self, statement: AnySelect, *, include_deleted: bool = False, is_expensive: bool = False
+    ) -> None:
+        self.statement = statement if include_deleted else hiding_deleted(statement)
+        self.is_expensive = is_expensive
+        self._compiled: dict[str, Compiled] = {}
+
+    def compiled(self, dialect: Dialect) -> Compiled:
+        """The statement as the driver takes it."""
+        found = self._compiled.get(dialect.name)
+        if found is None:
+            found = self._compiled[dialect.name] = Compiled.of(self, dialect)
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compiled:
+    """A query as one driver takes it."""
+
+    sql: str
+    positional: bool
+    parameters: tuple[Parameter, ...]
+    converters: tuple[tuple[int, Convert], ...]
+    tables: frozenset[str]
+    is_expensive: bool = False
+
+    @classmethod
+    def of(cls, query: PreparedQuery, dialect: Dialect) -> Compiled:
+        statement = query.statement
+        named = [each.key for each in _all(BindParameter, statement) if not each.unique]
+        compiled: Any = statement.params(dict.fromkeys(named)).compile(
+            dialect=dialect,
+            # What only goes into a statement as text (a separator, say) is put there at once.
+            compile_kwargs={"render_postcompile": True},
+        )
+        names = compiled.positiontup if compiled.positional else list(compiled.binds)
+        types = [column.type for column in statement.selected_columns]
+        wires = [(index, _wire(type_, dialect)) for index, type_ in enumerate(types)]
+        return cls(
+            sql=str(compiled),
+            positional=compiled.positional,
+            parameters=tuple(parameter(name, compiled.binds[name], dialect) for name in names),
+            converters=tuple((index, wire) for index, wire in wires if wire),
+            tables=frozenset(table.name for table in _all(Table, statement)),
+            is_expensive=query.is_expensive,
+        )
+
+    def arguments(self, given: Mapping[str, Any]) -> Any:
+        """What the driver is handed: a tuple, or a mapping if it takes names. KeyError for a
+        parameter that was not given."""
+        return arguments_of(self.parameters, given, positional=self.positional)
+
+    def converted(self, rows: Values) -> Values:
+        """The rows with each value as it goes into JSON; column by column, which is quicker."""
+        if not rows or not self.converters:
+            return rows
+        columns: list[Iterable[Any]] = list(zip(*rows, strict=True))
+        for index, convert in self.converters:
+            columns[index] = [convert(value) for value in columns[index]]
+        return list(zip(*columns, strict=True))
+
+
+def _all(kind: type[E], statement: AnySelect) -> Iterator[E]:
+    """Everything of a kind in a statement."""
+    for element in visitors.iterate(statement):
+        if isinstance(element, kind):
+            yield element
+
+
+def _wire(type_: TypeEngine[Any], dialect: Dialect) -> Convert | None:
+    """How a column's values become what goes into JSON."""
+    if isinstance(type_, UtcDateTime):
+        return _moment_of_text if dialect.name == "sqlite" else moment
+    return type_.dialect_impl(dialect).result_processor(dialect, None)
+
+
+def _moment_of_text(value: str | None) -> str | None:
+    return value and value.replace(" ", "T") + "Z"
+
+
+def moment(value: datetime | None) -> str | None:
+    """A moment as it goes into JSON."""
+    if value is None:
+        return None
+    # Cut: an offset may follow, and it is that of UTC.
+    return value.isoformat(timespec="microseconds")[:26] + "Z"
+
+
+class QueryRunner:
+    """Runs prepared queries on connections of a pool, outside any transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self.engine = database.reading
+        self.changes = database.changes
+
+    async def rows(self, query: PreparedQuery, given: Mapping[str, Any]) -> Values:
+        """What a query finds. Raises what a session would.
+
+        Whatever goes wrong at the first try, it is tried once more, the long way: reading again
+        does no harm, and SQLAlchemy tells the errors apart and forgets connections that are gone.
+        """
+        compiled = query.compiled(self.engine.dialect)
+        arguments = compiled.arguments(given)
+        found = await self._quickly(compiled, arguments)
+        if found is None:
+            found = await self._thoroughly(compiled, arguments)
+        return compiled.converted(found)
+
+    async def _quickly(self, compiled: Compiled, arguments: Any) -> Values | None:
+        """The rows past SQLAlchemy's connection and result; None if that failed."""
+        try:
+            return await greenlet_spawn(self._fetch, compiled.sql, arguments)
+        except PoolTimeout:
+            raise
+        except Exception:  # noqa: BLE001 the second try tells
+            return None
+
+    def _fetch(self, sql: str, arguments: Any) -> Values:
+        connection = self.engine.sync_engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            cursor.execute(sql, arguments)
+            rows = cursor.fetchall()
+            cursor.close()
+        except BaseException:
+            connection.invalidate()
+            raise
+        finally:
+            connection.close()
+        return rows
+
+    async def _thoroughly(self, compiled: Compiled, arguments: Any) -> Values:
+        try:
+            return await self._executed(compiled, arguments)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+        return await self._executed(compiled, arguments)
+
+    async def _executed(self, compiled: Compiled, arguments: Any) -> Values:
+        async with self.engine.connect() as connection:
+            found = await connection.exec_driver_sql(compiled.sql, arguments)
+            return [tuple(row) for row in found.all()]
+
+    def arguments(self, query: PreparedQuery, given: Mapping[str, Any]) -> Hashable:
+        """What a query makes of its parameters: equal for equal questions."""
+        arguments = query.compiled(self.engine.dialect).arguments(given)
+        return tuple(arguments.values()) if isinstance(arguments, dict) else arguments
+
+    def version(self, query: PreparedQuery) -> int:
+        """Grows with every transaction of this process that writes what a query reads."""
+        tables = query.compiled(self.engine.dialect).tables
+        return self.changes.version(*[(name, act) for name in tables for act in Act])
+
+    async def dispose(self) -> None:
+        """Close what is open."""
+        await self.engine.dispose()
+
+
+class SqliteQueryRunner(QueryRunner):
+    """Runs queries in the event loop; one that takes longer than LOOP_SECONDS starts anew in a
+    thread, where it is from then on run at once."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._connection: sqlite3.Connection | None = None
+        self._until = 0.0
+        self._slow: dict[Compiled, float] = {}
+        # Its own: searches must not keep commits from a thread, nor requests from a core.
+        self._threads = _threads()
+
+    async def _quickly(self, compiled: Compiled, arguments: Any) -> Values | None:
+        now = time.monotonic()
+        if self._slow.get(compiled, 0) < now:
+            self._until = now + LOOP_SECONDS
+            with suppress(sqlite3.Error):
+                return self._opened().execute(compiled.sql, arguments).fetchall()
+            if not self._is_late():
+                return None
+            if len(self._slow) >= _MAX_SLOW:
+                self._slow.clear()
+            self._slow[compiled] = now + SLOW_SECONDS
+        left, until = Event(), now + STATEMENT_SECONDS
+        work = partial(
+            self._patiently,
+            compiled.sql,
+            arguments,
+            lambda: left.is_set() or time.monotonic() > until,
+        )
+        try:
+            threads = self._threads[compiled.is_expensive]
+            return await asyncio.get_running_loop().run_in_executor(threads, work)
+        finally:
+            left.set()  # a cancelled request waits no more, and its thread works no more
+
+    def _patiently(self, sql: str, arguments: Any, is_over: Callable[[], bool]) -> Values | None:
+        with suppress(sqlite3.Error), closing(open_raw(self.engine.url)) as connection:
+            connection.set_progress_handler(is_over, _STEPS)
+            return connection.execute(sql, arguments).fetchall()
+        if is_over():
+            raise TimeoutError
+        return None
+
+    async def dispose(self) -> None:
+        for threads in self._threads.values():
+            threads.shutdown(wait=False)
+        self._threads = _threads()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = open_raw(self.engine.url, busy_seconds=0)
+            self._connection.execute("PRAGMA query_only=ON")
+            self._connection.set_progress_handler(self._is_late, _STEPS)
+        return self._connection
+
+    def _is_late(self) -> bool:
+        return time.monotonic() > self._until
+
+
+def _threads() -> dict[bool, Executor]:
+    """Return the threads for what takes long, and those for what is expensive."""
+    return {
+        False: ThreadPoolExecutor(_THREADS, "sqlite-reader"),
+        True: background_threads(_THREADS, "sqlite-search"),
+    }
+
+
+def open_query_runner(database: Database) -> QueryRunner:
+    """Return the query runner for the kind of a database."""
+    if database.dialect == "sqlite":
+        return SqliteQueryRunner(database)
+    return QueryRunner(database)

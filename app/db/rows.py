@@ -1,0 +1,78 @@
+"""What every noun's module needs: one row or 404, a flush that tells conflicts apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import Select, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.exceptions import AppError, NotFound
+from app.db.queries import PreparedQuery, QueryRunner
+from app.models.base import DatabaseNow
+
+T = TypeVar("T")
+_NOW = select(DatabaseNow())
+
+
+async def read_one(reader: QueryRunner, query: PreparedQuery, **given: Any) -> tuple[Any, ...]:
+    """The only row of a query, or NotFound: the same answer for unknown and invisible."""
+    rows = await reader.rows(query, given)
+    if not rows:
+        raise NotFound
+    return rows[0]
+
+
+async def database_now(session: AsyncSession) -> datetime:
+    """Return the time by the database's clock, which all processes share."""
+    found: datetime = (await session.execute(_NOW)).scalar_one()
+    return found
+
+
+async def one_or_404(session: AsyncSession, statement: Select[T]) -> T:
+    """The only row of a statement, or NotFound: the same answer for unknown and invisible."""
+    found = (await session.execute(statement)).scalar_one_or_none()
+    if found is None:
+        raise NotFound
+    return found
+
+
+def changed_fields(changes: Mapping[str, Any], row: object) -> list[str]:
+    """The names of those values that a row does not have yet, sorted."""
+    return sorted(name for name, value in changes.items() if getattr(row, name) != value)
+
+
+async def flush_or_conflict(session: AsyncSession, conflicts: Mapping[str, type[AppError]]) -> None:
+    """Write what is pending; a violated constraint named in `conflicts` raises its error.
+
+    The database is asked, not looked at before: a look would miss concurrent writers.
+    """
+    try:
+        await session.flush()
+    except IntegrityError as error:
+        text = str(error.orig)
+        for constraint, conflict in conflicts.items():
+            # SQLite names the column of a violated constraint, the others the constraint.
+            table, _, column = constraint.removeprefix("uq_").partition("_")
+            if constraint in text or f"{table}.{column}" in text:
+                raise conflict from None
+        raise
+
+
+async def flush_and_expunge(session: AsyncSession, row: object) -> None:
+    """Write that a row went to the trash, and forget it: the session would go on finding it."""
+    await session.flush()
+    session.expunge(row)
+
+
+async def add_if_missing(session: AsyncSession, row: object) -> bool:
+    """Insert a row unless its key is taken already, also by somebody doing so right now."""
+    try:
+        async with session.begin_nested():
+            session.add(row)
+    except IntegrityError:
+        return False
+    return True

@@ -1,0 +1,271 @@
+"""The short write path: transactions that are one plain function, without a session.
+
+What is made over and over (a post, say) needs no unit of work that tracks objects: a function
+is handed a `Transaction`, runs prepared statements through it, and returns. `TransactionRunner.run`
+begins and commits it. On SQLite the function runs in the event loop, where nothing interrupts it,
+and the functions that come while one COMMIT waits for the disk share the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import sqlalchemy.exc
+from sqlalchemy import ColumnElement, Connection, Dialect, inspect, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from app.db import sqlite
+from app.db.changes import Act, Written, written_by
+from app.db.engine import Database, on_cluster
+from app.db.queries import PreparedQuery, Values, moment
+from app.db.statements import Change, insertion_into
+from app.models.base import Base
+
+T = TypeVar("T")
+_MAX_TOGETHER = 32
+
+
+class Transaction:
+    """The statements of one transaction, which its runner begins and ends."""
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        execute: Callable[[str, Any], Any],
+        written: set[Written],
+        *,
+        is_cluster: bool = False,
+    ) -> None:
+        self.dialect = dialect
+        self._execute = execute
+        self._written = written
+        self.is_cluster = is_cluster
+
+    @classmethod
+    def within(cls, session: Session) -> Transaction:
+        """Statements in the transaction of a session."""
+        return cls.on(session.connection(), written_by(session))
+
+    @classmethod
+    def on(cls, connection: Connection, written: set[Written]) -> Transaction:
+        """Statements in the transaction of a connection."""
+        is_cluster = on_cluster(connection)
+        return cls(connection.dialect, connection.exec_driver_sql, written, is_cluster=is_cluster)
+
+    def rows(self, query: PreparedQuery, **given: Any) -> Values:
+        """What a query finds, after what was written so far, as it goes into JSON."""
+        compiled = query.compiled(self.dialect)
+        found = self._execute(compiled.sql, compiled.arguments(given)).fetchall()
+        return compiled.converted([tuple(row) for row in found])
+
+    def insert(self, model: type[Base], **values: Any) -> dict[str, Any]:
+        """Write one row, with the defaults of its model: all its values as they go into JSON,
+        with the key the database made."""
+        prepared = insertion_into(model, self.dialect)
+        row = prepared.complete(values)
+        done = self._execute(prepared.sql, prepared.arguments(row))
+        self._written.add((prepared.table, Act.insert))
+        for name in prepared.moments:
+            row[name] = moment(row[name])
+        if prepared.key:
+            row[prepared.key] = done.fetchall()[0][0] if prepared.returns_key else done.lastrowid
+        return row
+
+    def change(self, change: Change, **given: Any) -> None:
+        """Run a prepared statement that writes."""
+        prepared = change.prepared(self.dialect)
+        self._execute(prepared.sql, prepared.arguments(given))
+        self._written.add((prepared.table, change.act))
+
+    def insert_if_missing(self, model: type[Base], **values: Any) -> None:
+        """Write one row unless its key is taken already, also by somebody doing so right now."""
+        self._execute("SAVEPOINT missing", ())
+        try:
+            self.insert(model, **values)
+        except IntegrityError:
+            self._execute("ROLLBACK TO SAVEPOINT missing", ())
+        self._execute("RELEASE SAVEPOINT missing", ())
+
+    def touch(self, model: type[Base], which: ColumnElement[bool]) -> None:
+        """On a cluster, write rows so that this transaction conflicts with others that write them
+        (`db/guards.py`). Nothing that is shown or remembered changes, and nothing is noted."""
+        if not self.is_cluster:
+            return
+        table: Any = inspect(model).local_table
+        values = {"guard": table.c.guard + 1, "updated_at": table.c.updated_at}
+        statement = update(table).where(which).values(values)
+        literal: Any = {"literal_binds": True}
+        self._execute(str(statement.compile(dialect=self.dialect, compile_kwargs=literal)), ())
+
+
+async def session_transaction(session: AsyncSession, work: Callable[[Transaction], T]) -> T:
+    """Run a function in the transaction of a session."""
+    return await session.run_sync(lambda inner: work(Transaction.within(inner)))
+
+
+class TransactionRunner:
+    """Runs each function in a transaction of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def run(self, work: Callable[[Transaction], T]) -> T:
+        """Do some work and commit it; whatever it raises, nothing of it remains.
+
+        The work may be done more than once, and calls nothing that waits but its transaction.
+        """
+
+        def with_unit(connection: Connection, written: set[Written]) -> T:
+            return work(Transaction.on(connection, written))
+
+        return await self.database.transact(with_unit)
+
+    async def dispose(self) -> None:
+        """Close what is open."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    work: Callable[[Transaction], Any]
+    context: Context
+    done: asyncio.Future[Any]
+    result: Any = None
+    written: set[Written] = field(default_factory=set)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    def succeed(self) -> None:
+        if not self.done.done():
+            self.done.set_result(self.result)
+
+
+class _Undone(Exception):
+    """A work failed behind what it wrote: the transaction is undone for the sake of the others."""
+
+
+class GroupCommitRunner(TransactionRunner):
+    """Works that wait at the same time share one COMMIT; one that fails leaves the others alone.
+    Nobody is told of success before the COMMIT is done.
+
+    Works rarely fail behind what they wrote. When one does, all are undone, and the others done
+    again, each inside a savepoint of its own from then on: FTS5 writes out what it has gathered
+    at every savepoint, which would make each post cost 25 µs more (docs/performance.md).
+    """
+
+    def __init__(self, database: Database, opener: sqlite.Opener) -> None:
+        super().__init__(database)
+        self._opener = opener
+        self._connection: sqlite.Connection | None = None
+        self._waiting: list[_Waiting] = []
+        self._turns: asyncio.Task[None] | None = None
+
+    async def run(self, work: Callable[[Transaction], T]) -> T:
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(work, copy_context(), done))
+        if self._turns is None or self._turns.done():
+            self._turns = asyncio.create_task(self._take_turns())
+        return await done
+
+    async def dispose(self) -> None:
+        if self._turns is not None:
+            await self._turns
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    async def _take_turns(self) -> None:
+        is_isolated = False
+        while self._waiting:
+            together: list[_Waiting] = []
+            try:
+                if self._connection is None:
+                    self._connection = await self._opener()
+                async with self._connection.transaction() as raw:
+                    # Those of one moment: who comes later is in the next turn.
+                    together.extend(self._waiting[:_MAX_TOGETHER])
+                    del self._waiting[:_MAX_TOGETHER]
+                    together = self._worked(raw, together, isolated=is_isolated)
+                is_isolated = False
+            except _Undone:
+                self._waiting[:0] = [each for each in together if not each.done.done()]
+                together, is_isolated = [], True
+            except Exception as error:  # noqa: BLE001 handed to everyone it concerns
+                wrapped = _as_sqlalchemy(error, "COMMIT")
+                if not together:  # no turn came: they have waited as long as one does
+                    together, self._waiting = self._waiting, []
+                for each in together:
+                    each.fail(wrapped)
+            finally:
+                # Also of a commit that failed: it may have arrived all the same.
+                for each in together:
+                    self.database.changes.note(each.written)
+            for each in together:
+                each.succeed()
+
+    def _worked(
+        self, raw: sqlite3.Connection, all_: list[_Waiting], *, isolated: bool
+    ) -> list[_Waiting]:
+        """Return those whose work waits for the COMMIT now. Raises _Undone, and what undid the
+        works before it too."""
+        do = self._isolated if isolated else self._done
+        return [each for each in all_ if not each.done.cancelled() and do(raw, each)]
+
+    def _isolated(self, raw: sqlite3.Connection, each: _Waiting) -> bool:
+        """Whether a work succeeded; one that did not has written nothing."""
+        raw.execute("SAVEPOINT unit")
+        try:
+            return self._done(raw, each)
+        except _Undone:
+            raw.execute("ROLLBACK TO unit")
+            return False
+        finally:
+            with suppress(sqlite3.Error):
+                raw.execute("RELEASE unit")
+
+    def _done(self, raw: sqlite3.Connection, each: _Waiting) -> bool:
+        """Whether a work succeeded, or else _Undone if it wrote something first."""
+
+        def execute(sql: str, arguments: Any) -> sqlite3.Cursor:
+            try:
+                return raw.execute(sql, arguments)
+            except sqlite3.Error as error:
+                raise _as_sqlalchemy(error, sql) from error
+
+        each.written.clear()
+        transaction = Transaction(self.database.engine.dialect, execute, each.written)
+        before = raw.total_changes
+        try:
+            each.result = each.context.run(each.work, transaction)
+        except Exception as error:
+            if not raw.in_transaction:
+                raise
+            each.fail(error)
+            if raw.total_changes != before:
+                raise _Undone from error
+            return False
+        return True
+
+
+def _as_sqlalchemy(error: Exception, sql: str) -> Exception:
+    """An error of the driver as everything above knows it."""
+    if not isinstance(error, sqlite3.Error):
+        return error
+    kind: type[DBAPIError] = getattr(sqlalchemy.exc, type(error).__name__, DBAPIError)
+    return kind(sql, None, error, hide_parameters=True)
+
+
+def open_transaction_runner(database: Database) -> TransactionRunner:
+    """Return the transaction runner for the kind of a database."""
+    if database.opener is not None:
+        return GroupCommitRunner(database, database.opener)
+    return TransactionRunner(database)

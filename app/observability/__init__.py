@@ -1,0 +1,1 @@
+"""Metrics, traces and readiness: what operators see of a process."""

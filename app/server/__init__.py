@@ -1,0 +1,1 @@
+"""uvicorn, the sockets it listens at, and the bounds on what one connection may send."""

@@ -1,0 +1,206 @@
+"""Rate limits: a dependency for each operation that takes passwords, tokens or addresses."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
+
+from app.core.context import request_context
+from app.core.exceptions import TooManyRequests
+from app.core.permissions import Caller, Permission
+from app.crud import audit_events
+from app.crud.credentials import Confirmation
+from app.crud.idempotency_keys import REPLAYED, ReplayedResponse
+from app.db.engine import Database
+from app.models.audit_events import AuditAct
+from app.rate_limits.limiter import RateLimitAttempt, RateLimiter
+from app.rate_limits.outcomes import is_invalid, was_tried
+from app.rate_limits.rules import LimitedAction
+from app.web.dependencies import CurrentCaller, DatabaseDep, PasswordsDep, require_permissions
+from app.web.problems import problem
+
+_REACHED = "cimiento.door"
+
+
+class RateLimited:
+    """Counts a try, hands it to the operation, and settles it by what became of it.
+
+    The limits of the network are asked here; operations that verify a secret of an account, or
+    send mails, ask for theirs by the attempt.
+    """
+
+    def __init__(self, door: LimitedAction) -> None:
+        self.door = door
+
+    async def __call__(self, request: Request) -> AsyncIterator[RateLimitAttempt]:
+        async with self.attempt(request) as attempt:
+            await attempt.enter()
+            yield attempt
+
+    @asynccontextmanager
+    async def attempt(self, request: Request) -> AsyncIterator[RateLimitAttempt]:
+        """A try that has not been counted yet, settled at the end of the block."""
+        request.scope[_REACHED] = True
+        limiter: RateLimiter = request.app.state.rate_limiter
+        attempt = limiter.attempt(self.door, ip=request_context().ip)
+        outcome: BaseException | None = None
+        try:
+            yield attempt
+        except BaseException as error:
+            outcome = error
+            try:
+                await attempt.failed(error)
+            except TooManyRequests as refusal:
+                outcome = refusal
+                raise refusal from None
+            raise
+        finally:
+            await attempt.settle(outcome)
+            failure = None if isinstance(outcome, ReplayedResponse) else outcome
+            request.app.state.telemetry.attempted(attempt, failure)
+            request_context().headers.update(attempt.headers)
+            if attempt.is_first_refusal:
+                await _write_down(request.app.state.database, attempt)
+
+
+class RateLimitedLogin(RateLimited):
+    """Leaves it to the operation to enter: its form says whether it is a login at all."""
+
+    def __init__(self) -> None:
+        super().__init__(LimitedAction.login)
+
+    async def __call__(self, request: Request) -> AsyncIterator[RateLimitAttempt]:
+        async with self.attempt(request) as attempt:
+            yield attempt
+
+
+def limited(door: LimitedAction) -> Any:
+    """Return the dependency that limits an action; settled before the response leaves."""
+    return Depends(RateLimited(door), scope="function")
+
+
+LoginAttempt = Annotated[RateLimitAttempt, Depends(RateLimitedLogin(), scope="function")]
+PasswordAttempt = Annotated[RateLimitAttempt, limited(LimitedAction.password)]
+RegisterAttempt = Annotated[RateLimitAttempt, limited(LimitedAction.register)]
+ResetAttempt = Annotated[RateLimitAttempt, limited(LimitedAction.reset)]
+ForgotAttempt = Annotated[RateLimitAttempt, limited(LimitedAction.forgot)]
+ResendAttempt = Annotated[RateLimitAttempt, limited(LimitedAction.resend)]
+
+
+# --- Input that is refused before its operation is reached -----------------------------------
+
+
+def count_unread(app: FastAPI) -> None:
+    """Count bodies that cannot be read at the door they were sent to; in front of the handlers
+    that are there by now."""
+    for kind in (HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _counting(app.exception_handlers[kind]))
+
+
+def _counting(answer: Any) -> Any:
+    async def count(request: Request, error: Exception) -> Response:
+        is_unread = is_invalid(error) and _REACHED not in request.scope
+        if is_unread and (door := _door_of(request.scope.get("route"))):
+            try:
+                async with door.attempt(request):
+                    raise error
+            except TooManyRequests as refusal:
+                return problem(refusal, request.scope)
+            except type(error):
+                pass
+        response: Response = await answer(request, error)
+        return response
+
+    return count
+
+
+def _door_of(route: BaseRoute | None) -> RateLimited | None:
+    wanted = [getattr(route, "dependant", None)]
+    for dependant in filter(None, wanted):
+        if isinstance(dependant.call, RateLimited):
+            return dependant.call
+        wanted += dependant.dependencies
+    return None
+
+
+# --- Writing: how many posts an account may write a minute -----------------------------------
+
+
+_REPLAY = (REPLAYED.lower().encode(), b"true")
+# Who edits posts, as known before the transaction: that is begun by the operation's own dependency.
+_Editor = Annotated[Caller, require_permissions(Permission.posts_write, Permission.posts_moderate)]
+
+
+class Writing(RateLimited):
+    """Counts a change of a post for the caller's account, before its transaction begins."""
+
+    def __init__(self) -> None:
+        super().__init__(LimitedAction.write)
+
+    async def __call__(  # type: ignore[override]  # more than a request
+        self, request: Request, caller: _Editor
+    ) -> AsyncIterator[RateLimitAttempt]:
+        async with self.attempt(request) as attempt:
+            await attempt.write(caller.user_id)
+            yield attempt
+
+    async def new(
+        self, request: Request, user_id: int, write: Callable[[], Awaitable[Response]]
+    ) -> Response:
+        """Count a new post and write it. The same as the dependency, in a tenth of the time."""
+        limiter: RateLimiter = request.app.state.rate_limiter
+        counters = limiter.counters
+        if counters is None or not limiter.limits_writing:
+            return await write()
+        counted = [limiter.writes_of(user_id)]
+        if (await counters.add(counted))[0] > counted[0].limit:
+            await counters.add(counted, -1)
+            async with self.attempt(request) as attempt:
+                # Refuses, unless there is room again: then it is counted by now.
+                await attempt.write(user_id)
+        try:
+            response = await write()
+        except BaseException as error:
+            if not was_tried(error):
+                await counters.add(counted, -1)
+            raise
+        if _REPLAY in response.raw_headers:
+            await counters.add(counted, -1)
+        return response
+
+
+writing = Writing()
+WRITES = Depends(writing, scope="function")
+
+
+# --- The password, asked for again -----------------------------------------------------------
+
+
+async def _confirmation(
+    attempt: PasswordAttempt, caller: CurrentCaller, database: DatabaseDep, passwords: PasswordsDep
+) -> Confirmation:
+    return Confirmation(database, passwords, attempt, caller)
+
+
+# For operations that ask for the present password.
+Confirming = Annotated[Confirmation, Depends(_confirmation, scope="function")]
+
+
+async def _write_down(database: Database, attempt: RateLimitAttempt) -> None:
+    assert attempt.refused_by is not None
+    whom, quota = attempt.refused_by
+    await audit_events.record_apart(
+        database,
+        AuditAct.limit_hit,
+        ("user", attempt.user_id) if attempt.user_id else None,
+        door=attempt.door,
+        limit=whom,
+        tries=quota.tries,
+        seconds=quota.seconds,
+    )

@@ -1,0 +1,55 @@
+"""Refusals that wait until the framework has read everything else of a request.
+
+FastAPI validates a body after the dependencies have run. A precondition is judged by a dependency,
+on the row it has locked, and comes last all the same (RFC 9110 §13.2.1); and whoever may not ask is
+not told what is wrong with the question. So such a refusal is put down, and raised in place of the
+operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any
+
+_waiting: ContextVar[list[Exception] | None] = ContextVar("waiting_refusals", default=None)
+
+
+@contextmanager
+def gathering(*refusals: Exception) -> Iterator[None]:
+    """Let refusals wait, these first, until the operation is reached."""
+    token = _waiting.set([*refusals])
+    try:
+        yield
+    finally:
+        _waiting.reset(token)
+
+
+def refuse(error: Exception) -> None:
+    """Let the error wait its turn; raise it where there is nothing to wait for: in the operation
+    itself, and on routes that gather none."""
+    waiting = _waiting.get()
+    if waiting is None:
+        raise error
+    waiting.append(error)
+
+
+def guarded(operation: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Wrap an operation: raise the first refusal that waits instead of running it."""
+
+    @wraps(operation)
+    async def run(*given: Any, **named: Any) -> Any:
+        waiting = _waiting.get()
+        if waiting is None:
+            return await operation(*given, **named)
+        if waiting:
+            raise waiting[0]
+        token = _waiting.set(None)
+        try:
+            return await operation(*given, **named)
+        finally:
+            _waiting.reset(token)
+
+    return run

@@ -1,0 +1,1 @@
+"""Tests of the audit trail: what is recorded, kept and shown."""

@@ -1,0 +1,1 @@
+"""Tests of logins, passwords, tokens, sessions, signing keys and account recovery."""

@@ -1,0 +1,223 @@
+"""An app that serves comments too: run by `tests/web/test_other_resources.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import select, update
+
+from alembic import command
+from app.core.permissions import Permission
+from app.core.security import Passwords
+from app.db import migrations
+from app.main import close_app, create_app
+from app.models.base import INCLUDE_DELETED, utc_now
+from app.models.posts import Post
+from app.models.users import User
+from tests.comments.models import Comment
+from tests.comments.permissions import COMMENTS_WRITE
+from tests.comments.resources import EVERYTHING, MIGRATIONS
+from tests.conftest import CHEAP, make_settings, migrate
+from tests.support.client import Client, Person
+from tests.support.purging import empty
+
+ALL: dict[str, Any] = {INCLUDE_DELETED: True}
+
+
+@pytest.fixture(scope="session")
+def database_url(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The database of our tables, with those of the package."""
+    migrate(database_url, tmp_path_factory.mktemp("migrated"), location=MIGRATIONS)
+    return database_url
+
+
+@pytest.fixture(scope="session")
+async def apps(
+    tmp_path_factory: pytest.TempPathFactory,
+    databases: Callable[[str], str],  # noqa: ARG001 dropped when the apps are closed
+) -> AsyncIterator[Callable[[str], FastAPI]]:
+    made: dict[str, FastAPI] = {}
+
+    def app_of(url: str) -> FastAPI:
+        if url not in made:
+            settings = make_settings(url, tmp_path_factory.mktemp("data"))
+            made[url] = create_app(settings, passwords=Passwords(CHEAP), resources=EVERYTHING)
+        return made[url]
+
+    yield app_of
+    for each in made.values():
+        await close_app(each)
+
+
+async def comment(person: Client, post_id: int, text: str = "Well said.", **options: Any) -> int:
+    made = await person.post(f"/posts/{post_id}/comments", {"text": text}, **options)
+    assert made.status_code == 201, made.text
+    return int(made.json()["id"])
+
+
+async def live(client: Client) -> set[int]:
+    async with client.database.begin(readonly=True) as session:
+        return set(await session.scalars(select(Comment.id)))
+
+
+async def states(client: Client) -> dict[int, tuple[Any, ...]]:
+    """Everything that can be told of each comment, live or in the trash."""
+    columns = [column for column in Comment.__table__.columns if column.key != "id"]
+    async with client.database.begin(readonly=True) as session:
+        rows = await session.execute(select(Comment.id, *columns), execution_options=ALL)
+        return {row[0]: tuple(row[1:]) for row in rows}
+
+
+async def restore(admin: Person, path: str) -> None:
+    assert (await admin.post(f"{path}/restore")).status_code == 200
+
+
+async def delete(admin: Person, path: str) -> None:
+    assert (await admin.delete(path)).status_code == 204
+
+
+def test_the_document_has_it(shared_app: FastAPI) -> None:
+    document = shared_app.openapi()
+    assert document["tags"][-1] == {"name": "comments", "description": "What users say of posts."}
+    made = document["paths"]["/api/v1/posts/{post_id}/comments"]["post"]
+    assert made["security"] == [{"OAuth2": ["comments:write"]}]
+    assert made["description"].endswith("Permission: `comments:write`.")
+    assert "Idempotency-Key" in {each["name"] for each in made["parameters"]}
+    assert {"ETag", "Location", "Idempotency-Replayed"} <= {*made["responses"]["201"]["headers"]}
+    flow = document["components"]["securitySchemes"]["OAuth2"]["flows"]["password"]
+    assert flow["scopes"]["comments:write"].startswith("Comment on posts")
+    schemas = document["components"]["schemas"]
+    assert schemas["Permission"]["enum"][-1] == "comments:write"
+    assert schemas["RoleCreate"]["properties"]["permissions"]["maxItems"] == len(Permission)
+
+
+async def test_it_is_served_like_the_others(client: Client) -> None:
+    ana, luis = await client.user(), await client.user()
+    post_id = (await ana.write())["id"]
+    path = f"/posts/{post_id}/comments"
+    key = {"Idempotency-Key": "once"}
+    first = await comment(luis, post_id, headers=key)
+    assert await comment(luis, post_id, headers=key) == first, "a replay"
+    second = await comment(ana, post_id, "Thank you.")
+    page = (await ana.get(path)).json()
+    assert [each["id"] for each in page["items"]] == [first, second]
+    assert (await ana.get(f"{path}/{first}")).json() == page["items"][0]
+    assert (await ana.get(path, params={"colour": "red"})).status_code == 422
+    assert (await client.post(path, {"text": "Hello"})).status_code == 401
+    assert (await ana.delete(f"{path}/{first}")).status_code == 404
+    assert (await luis.delete(f"{path}/{first}")).status_code == 204
+    assert await live(client) == {second}
+
+
+async def test_its_permission_is_one_of_all(client: Client) -> None:
+    admin, ana, mute = await client.admin(), await client.user(), await client.user_with()
+    mine = (await ana.get("/users/me")).json()["permissions"]
+    assert mine == ["posts:write", "comments:write"], "granted to the role `user`"
+    assert (await admin.get("/users/me")).json()["permissions"] == list(Permission)
+    post_id = (await ana.write())["id"]
+    refused = await mute.post(f"/posts/{post_id}/comments", {"text": "Hello"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "insufficient_scope")
+    body = {"name": "commenter", "permissions": [COMMENTS_WRITE]}
+    role = (await admin.post("/roles", body)).json()
+    assert role["permissions"] == ["comments:write"]
+    assert (await admin.put(f"/users/{mute.id}/roles/{role['id']}")).status_code == 204
+    await comment(mute, post_id)
+    unknown = await admin.post("/roles", body | {"permissions": ["comments:read"]})
+    assert unknown.status_code == 422
+    assert "comments:write" in unknown.json()["errors"][0]["message"]
+    listed = await admin.get("/permissions", headers={"Accept-Language": "es"})
+    described = {each["name"]: each["description"] for each in listed.json()["items"]}
+    assert described["comments:write"].startswith("Comentar publicaciones")
+
+
+async def test_comments_go_and_come_back_with_their_post_and_their_author(client: Client) -> None:
+    """Exactly: what was deleted by itself stays, and what two parents took waits for both."""
+    admin, ana, luis = await client.admin(), await client.user(), await client.user()
+    post_id = (await ana.write())["id"]
+    hers, _, gone = [await comment(each, post_id) for each in (ana, luis, luis)]
+    post, author, commenter = f"/posts/{post_id}", f"/users/{ana.id}", f"/users/{luis.id}"
+    assert (await luis.delete(f"{post}/comments/{gone}")).status_code == 204
+    before = await states(client)
+    for path, left in ((post, set()), (author, set()), (commenter, {hers})):
+        await delete(admin, path)
+        assert await live(client) == left
+        await restore(admin, path)
+        assert await states(client) == before
+    # In every order of going and of coming back.
+    for first, second in ((post, commenter), (commenter, post), (author, commenter)):
+        for back in ((first, second), (second, first)):
+            await delete(admin, first)
+            await delete(admin, second)
+            assert await live(client) == set()
+            await restore(admin, back[0])
+            assert await live(client) == ({hers} if back[0] != commenter else set())
+            await restore(admin, back[1])
+            assert await states(client) == before
+
+
+async def test_parents_that_go_and_come_back_at_once(client: Client) -> None:
+    """Each marks what it takes along, whichever is first."""
+    one, other = await client.admin(), await client.admin()
+    ana, luis = await client.user(), await client.user()
+    post_id = (await ana.write())["id"]
+    for _ in range(4):
+        await comment(ana, post_id)
+        await comment(luis, post_id)
+    post, commenter = f"/posts/{post_id}", f"/users/{luis.id}"
+    before = await states(client)
+    for _ in range(4):
+        await asyncio.gather(delete(one, post), delete(other, commenter))
+        assert await live(client) == set()
+        await asyncio.gather(restore(one, post), restore(other, commenter))
+        assert await states(client) == before
+
+
+async def test_a_post_that_was_deleted_before_its_author_keeps_its_comments(
+    client: Client,
+) -> None:
+    admin, ana, luis = await client.admin(), await client.user(), await client.user()
+    post_id = (await ana.write())["id"]
+    await comment(luis, post_id)
+    await delete(ana, f"/posts/{post_id}")
+    before = await states(client)
+    await delete(admin, f"/users/{ana.id}")
+    await restore(admin, f"/users/{ana.id}")
+    assert await states(client) == before
+    await restore(admin, f"/posts/{post_id}")
+    assert len(await live(client)) == 1
+
+
+async def test_purging_takes_comments_along(client: Client) -> None:
+    admin, ana, luis = await client.admin(), await client.user(), await client.user()
+    post_id = (await ana.write())["id"]
+    await comment(luis, post_id)
+    other = (await luis.write())["id"]
+    alone, kept = await comment(luis, other), await comment(luis, other)
+    assert (await luis.delete(f"/posts/{other}/comments/{alone}")).status_code == 204
+    await delete(admin, f"/users/{ana.id}")
+    async with client.database.begin() as session:
+        for model in (User, Post, Comment):
+            old = update(model).where(model.deleted_at.is_not(None)).values(deleted_at=utc_now())
+            await session.execute(old, execution_options=ALL | {"synchronize_session": False})
+    done = await empty(client.database, before=utc_now())
+    assert (done["users"], done["posts"], done["comments"]) == (1, 1, 2)
+    assert set(await states(client)) == {kept}
+
+
+async def test_its_migrations_are_numbered_for_themselves(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = await migrations.revision_of(client.database)
+    assert found.found == found.head, "ours are as far as before"
+    assert (await client.get("/health/ready")).status_code == 200
+    monkeypatch.setenv("DATABASE_URL", client.app.state.settings.database_url)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    await asyncio.to_thread(command.check, migrations.config(MIGRATIONS))
+    await asyncio.to_thread(command.downgrade, migrations.config(MIGRATIONS), "base")
+    await asyncio.to_thread(command.upgrade, migrations.config(MIGRATIONS), "head")
+    assert (await client.user()).id

@@ -1,0 +1,1 @@
+"""Tests of what every resource promises alike: permissions, visibility, input, idempotency."""

@@ -1,0 +1,90 @@
+"""The parts of an entry."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.core.permissions import Permission
+from tests.support.client import Client, Person
+from tests.support.matrix import Scenario, World
+from tests.support.people import new_user
+from tests.support.response_shapes import Shape
+
+numbers = itertools.count(1)
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """How an operation, about one kind of target, answers each actor of `ACTORS`.
+
+    `scenario` makes the target, says whose it is, and has a valid body. `shape` is that of the
+    body of a success. `permission` is what opens the operation on somebody else's row.
+    """
+
+    statuses: tuple[int, ...]
+    scenario: Callable[[World], Awaitable[Scenario]]
+    shape: Shape | None
+    permission: Permission | None = None
+    if_match: bool = False
+
+
+@dataclass
+class Filled:
+    """An admin, and one row of each kind in the state that each writing operation needs."""
+
+    admin: Person
+    ids: dict[str, int] = field(default_factory=dict)
+    # By operation: members of its body that had to be made first.
+    members: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+async def nothing_to_fill(_: Filled) -> None: ...
+
+
+async def no_references(_: Person) -> dict[str, int]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A resource, by the tag of its operations.
+
+    `cases` are by operation, or by `operation:form` for a target in another form (`:draft`);
+    `hidden` are those about a row that others must not be told of. `bodies` make a new valid body
+    for each path that creates; `references` make the rows that the path and the body of a new one
+    point to, by the parameter of the path or the member of the body. `writes` are a valid call of
+    each writing operation, on the rows that `fill` makes. `row_ids` make a row for a path
+    parameter. `tagged` are the shapes that are shown with an ETag. `collection` is the path of rows
+    that are made by `create_noun` and changed by `update_noun`, with a body like `change` and not
+    with one like `invalid`; `is_unique` says that the same body cannot be created twice.
+    """
+
+    tag: str
+    cases: Mapping[str, Case]
+    hidden: tuple[str, ...] = ()
+    bodies: Mapping[str, Callable[[int], Body]] = field(default_factory=dict)
+    references: Callable[[Person], Awaitable[dict[str, int]]] = no_references
+    writes: Mapping[str, tuple[str, str, object]] = field(default_factory=dict)
+    fill: Callable[[Filled], Awaitable[None]] = nothing_to_fill
+    row_ids: Mapping[str, Callable[[Client, Person], Awaitable[int]]] = field(default_factory=dict)
+    tagged: tuple[Shape, ...] = ()
+    collection: str = ""
+    noun: str = ""
+    is_unique: bool = True
+    change: Body = field(default_factory=dict)
+    invalid: Body = field(default_factory=dict)
+
+    @staticmethod
+    def at(path: str, ids: Mapping[str, int]) -> tuple[str, Body]:
+        """Return a path with the ids of `references`, and what of these goes into the body."""
+        in_body = {name: value for name, value in ids.items() if f"{{{name}}}" not in path}
+        return path.format(**ids), in_body
+
+
+async def nothing(world: World) -> Scenario:
+    """A call that is about nobody's row."""
+    return Scenario(await new_user(world.root))

@@ -1,0 +1,1 @@
+"""Tests of the database layer: connections, transactions, queries, migrations and retention."""

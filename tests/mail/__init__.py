@@ -1,0 +1,1 @@
+"""Tests of mails: the outbox, its delivery, the queue and its workers."""

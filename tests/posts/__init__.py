@@ -1,0 +1,1 @@
+"""Tests of posts, their tags and their search."""

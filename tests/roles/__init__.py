@@ -1,0 +1,1 @@
+"""Tests of roles and of what a permission opens."""

@@ -1,0 +1,1 @@
+"""Tests of user accounts, by their owners and by administrators."""
