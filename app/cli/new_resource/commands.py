@@ -89,10 +89,10 @@ def _write(root: Path, texts: Mapping[str, str]) -> None:
     paths = [root / path for path in (*texts, _DOCUMENT)]
     before = {path: path.read_text("utf-8") for path in paths if path.exists()}
     try:
-        for path, text in texts.items():
-            (root / path).parent.mkdir(exist_ok=True)
-            (root / path).write_text(text, "utf-8")
-        modules = [path for path in texts if path.endswith(".py")]
+        for name, text in texts.items():
+            (root / name).parent.mkdir(exist_ok=True)
+            (root / name).write_text(text, "utf-8")
+        modules = [name for name in texts if name.endswith(".py")]
         _run(root, "ruff", "check", "--quiet", "--fix", "--select", "F401,I", *modules)
         _run(root, "ruff", "format", "--quiet", *modules)
         (root / _DOCUMENT).write_text(_run(root, "app.cli", "openapi"), "utf-8")
