@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -87,10 +86,8 @@ def _in_locale(language: str, text: str, plan: Plan) -> str:
 
 def _in_entries(text: str, plan: Plan) -> str:
     where = "tests/contract/resources.py"
-    found = re.search(r"^from tests\.contract\.entries import (.*)$", text, re.MULTILINE)
-    if not found:
-        raise MistakeError(f"{where} was changed so that nothing can be added")
-    text = text.replace(found[0], f"{found[0]}, {plan.plural}")
+    imported = f"from tests.contract.entries import {plan.plural}\n"
+    text = _before(text, "from tests.contract.entries.base import", imported, where)
     return _before(text, "    operations.ENTRY,\n", f"    {plan.plural}.ENTRY,\n", where)
 
 
