@@ -64,12 +64,12 @@ def is_apart(table: str | None) -> bool:
 
 
 def is_made(index: Index, connection: Connection) -> bool:
-    """Whether an index is one of this kind of database: full-text indexes are not SQLite's."""
+    """Return whether an index is for this kind of database: SQLite has no FULLTEXT indexes."""
     return connection.dialect.name != "sqlite" or not index.dialect_kwargs.get("mysql_prefix")
 
 
 def rendered(kind: str, item: Any, autogenerate: AutogenContext) -> str | Literal[False]:
-    """A moment by the types it is kept as; all else as Alembic has it.
+    """Render the type of moments in full, all else as Alembic does.
 
     A migration imports nothing of the app, which goes on changing.
     """
@@ -88,9 +88,9 @@ def numbered(_: object, __: object, directives: list[MigrationScript]) -> None:
 
 @contextmanager
 def on_sqlite(connection: Connection) -> Iterator[None]:
-    """One transaction for all migrations: the only lock SQLite has.
+    """Hold one transaction for all migrations: the only lock SQLite has.
 
-    A table that ALTER TABLE cannot change is made anew and the old one dropped, which deletes its
+    A table that ALTER TABLE cannot change is rebuilt and the old one dropped, which deletes its
     rows, and with foreign keys on also what cascades from them. They are checked afterwards.
     """
     # Past SQLAlchemy: inside the transaction it would begin, this has no effect.

@@ -1,4 +1,4 @@
-"""The application: every part is made here, and handed to the others."""
+"""The application: every part is created here, and passed to the others."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def create_app(
 def _add_state(
     app: FastAPI, settings: Settings, passwords: Passwords, telemetry: Telemetry
 ) -> None:
-    """What lives as long as the app; `close_app` closes it."""
+    """Create what lives as long as the app; `close_app` closes it."""
     state = app.state
     state.settings = settings
     state.database = engine.connect(settings)
@@ -106,7 +106,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     settings: Settings = app.state.settings
     logging.configure(level=settings.log_level, as_json=settings.log_format is LogFormat.json)
     app.state.dispatcher.start()
-    # What has been made by now stays: the collector need not walk it over and over.
+    # The objects that exist by now stay: the collector need not walk them over and over.
     gc.collect()
     gc.freeze()
     # `server/serving.py` finds the app by it.
@@ -139,7 +139,7 @@ def _telemetry(settings: Settings) -> Telemetry:
 
 
 def _operation_id(route: APIRoute) -> str:
-    """The function's name: unique, short, and what generated clients call their methods."""
+    """Return the function's name: unique, short, and the method name in generated clients."""
     return route.name
 
 
@@ -158,7 +158,7 @@ def _add_routes(app: FastAPI, settings: Settings, routers: Sequence[APIRouter]) 
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
-    """`web/middleware/__init__.py` lists them; the last one added is the first one met."""
+    """Add the middlewares of `web/middleware/__init__.py`; the last one added runs first."""
     app.add_middleware(
         RetryMiddleware, is_transient=errors.is_transient, refusal_of=errors.refusal_of
     )
@@ -179,7 +179,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """`uvicorn app.main:app` works too; importing this module alone reads no settings."""
+    """Create `app` for `uvicorn app.main:app`; importing this module alone reads no settings."""
     if name == "app":
         return create_app()
     raise AttributeError(name)

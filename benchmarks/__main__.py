@@ -94,9 +94,9 @@ def _run(
 
 
 def _profile(opened: Bench, _: Results, *, work: str, database: str, data: DataSet) -> None:
-    with data_on(database, data, opened) as made:
+    with data_on(database, data, opened) as filled_db:
         seconds = opened.options.seconds
-        file = profile(made, opened.machine, work=work, seconds=seconds)
+        file = profile(filled_db, opened.machine, work=work, seconds=seconds)
     typer.echo(f"Written: {file}")
 
 

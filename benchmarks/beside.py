@@ -26,7 +26,7 @@ from benchmarks.load import Load
 from benchmarks.machine import Machine, Trouble, alone, look_around
 from benchmarks.peers import COLUMNS
 from benchmarks.servers import Server, serving
-from benchmarks.stage import Stage, staged
+from benchmarks.targets import Target, serving_target
 from benchmarks.works import WORKS
 
 _SOURCE = Path(__file__).with_name("fastify")
@@ -45,11 +45,12 @@ def main(
         try:
             installed = _installed(directory)
             with (
-                filled("sqlite", DataSet(), machine, directory) as made,
-                staged(made, machine) as ours,
+                filled("sqlite", DataSet(), machine, directory) as filled_db,
+                serving_target(filled_db, machine) as ours,
             ):
                 for work in (*COLUMNS, _WITH_WORDS):
-                    with _fastify(machine, made, installed, words=work == _WITH_WORDS) as server:
+                    words = work == _WITH_WORDS
+                    with _fastify(machine, filled_db, installed, words=words) as server:
                         typer.echo(_compared(ours, server, machine, work, seconds, pairs))
         except Trouble as trouble:
             typer.echo(f"beside: {trouble}", err=True)
@@ -82,28 +83,30 @@ def _run(command: list[str], directory: Path) -> str:
 
 
 @contextmanager
-def _fastify(machine: Machine, made: Filled, installed: Path, *, words: bool) -> Iterator[Server]:
+def _fastify(
+    machine: Machine, filled_db: Filled, installed: Path, *, words: bool
+) -> Iterator[Server]:
     environment = {
         "PATH": os.environ["PATH"],
         "NODE_ENV": "production",
-        "DATABASE": str(made.engine.url.database),
+        "DATABASE": str(filled_db.engine.url.database),
         "SECRET": SECRET,
         "FTS": "1" if words else "",
     }
     command = ["node", str(installed / "server.mjs")]
-    with serving(machine, command, environment, made.directory) as server:
+    with serving(machine, command, environment, filled_db.directory) as server:
         yield server
 
 
 def _compared(
-    ours: Stage, server: Server, machine: Machine, work: str, seconds: int, pairs: int
+    ours: Target, server: Server, machine: Machine, work: str, seconds: int, pairs: int
 ) -> str:
     name = work.partition(" ")[0]
     requests = WORKS[name].requests(ours)
     theirs = replace(ours, server=server)
     loads: dict[str, Load] = {
-        key: stage.load(machine, requests, name=key)
-        for key, stage in (("ours", ours), ("theirs", theirs))
+        key: target.load(machine, requests, name=key)
+        for key, target in (("ours", ours), ("theirs", theirs))
     }
     for load in loads.values():
         load.run(_WARM_UP_SECONDS)

@@ -1,4 +1,4 @@
-"""Databases of the benchmarks' own: made, filled, and dropped at the end."""
+"""Databases of the benchmarks' own: created, filled, and dropped at the end."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def answers(name: str) -> bool:
 def filled(
     name: str, data: DataSet, machine: Machine, directory: Path, schema: str = NAME
 ) -> Iterator[Filled]:
-    """A database with the schema of the migrations and the data set, dropped afterwards."""
+    """Create a database with the schema of the migrations and the data set; drop it afterwards."""
     with empty(name, directory, schema) as url:
         environment = machine.environment(
             environment="development",

@@ -1,4 +1,4 @@
-"""Rows that the purge has to delete, made by a few statements: millions of them in a minute."""
+"""Rows that the purge has to delete, inserted by a few statements: millions of them in a minute."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def expire(engine: Engine, count: int) -> int:
 
 @contextmanager
 def _in_a_hurry(engine: Engine) -> Iterator[Connection]:
-    """A connection that need not check what it is told."""
+    """Open a connection that checks no keys, and does not wait for the disk."""
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         for statement in {
             "mysql": ("SET unique_checks=0", "SET foreign_key_checks=0", "SET sql_log_bin=0"),
@@ -76,16 +76,16 @@ def _in_a_hurry(engine: Engine) -> Iterator[Connection]:
 
 def _insert(connection: Connection, model: type[Base], count: int, values: dict[str, Any]) -> int:
     """Insert rows computed from the numbers 0 to `count` - 1, some ten thousands at once."""
-    made: Any = model.__table__
+    target: Any = model.__table__
     for start in range(0, count, 50_000):
         size = min(50_000, count - start)
         seq = _numbers(connection.dialect.name, size)
         number = seq.c.seq + literal(start - 1, Integer, literal_execute=True)
         parts = [part(number) if callable(part) else part for part in values.values()]
         rows = select(
-            *(_plain(part, made.c[name]) for name, part in zip(values, parts, strict=True))
+            *(_plain(part, target.c[name]) for name, part in zip(values, parts, strict=True))
         )
-        connection.execute(insert(made).from_select([*values], rows, include_defaults=False))
+        connection.execute(insert(target).from_select([*values], rows, include_defaults=False))
     return count
 
 

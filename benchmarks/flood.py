@@ -16,8 +16,8 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.crowd import Line, Seen, behind_a_proxy, login
 from benchmarks.dataset import DataSet
+from benchmarks.logins_in_flight import Line, Seen, behind_a_proxy, login
 from benchmarks.machine import peak_memory_mib
 
 _ATTACKER = "203.0.113.66"

@@ -67,7 +67,7 @@ class Load:
         return cls(file, url, core)
 
     def run(self, seconds: int, *, connections: int = CONNECTIONS, pause_ms: int = 0) -> Sample:
-        """Send them for a while; Trouble if anything but a good answer comes back."""
+        """Send them for a while; raise Trouble if anything but a good answer comes back."""
         return self.start(seconds, connections=connections, pause_ms=pause_ms).result()
 
     def start(self, seconds: int, *, connections: int, pause_ms: int = 0) -> Running:
@@ -87,7 +87,7 @@ class Running:
         )
 
     def result(self) -> Sample:
-        """Wait for its end; Trouble if anything but a good answer came back."""
+        """Wait for its end; raise Trouble if anything but a good answer came back."""
         try:
             said, _ = self._process.communicate(timeout=self._seconds + _PATIENCE_SECONDS)
         finally:
@@ -104,11 +104,11 @@ class Running:
             self._process.wait()
 
 
-def _sample(told: dict[str, int]) -> Sample:
-    if told["refused"] or told["broken"]:
+def _sample(summary: dict[str, int]) -> Sample:
+    if summary["refused"] or summary["broken"]:
         raise Trouble(
-            f"of {told['requests']} requests, {told['refused']} were answered with an error "
-            f"and {told['broken']} were not answered"
+            f"of {summary['requests']} requests, {summary['refused']} were answered with an error "
+            f"and {summary['broken']} were not answered"
         )
-    seconds = told["microseconds"] / 1e6
-    return Sample(told["requests"], seconds, told["p50"] / 1e3, told["p99"] / 1e3)
+    seconds = summary["microseconds"] / 1e6
+    return Sample(summary["requests"], seconds, summary["p50"] / 1e3, summary["p99"] / 1e3)

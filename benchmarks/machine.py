@@ -68,7 +68,7 @@ class Machine:
 
 
 def look_around() -> Machine:
-    """The machine this runs on; Trouble without the load generator."""
+    """Return the machine this runs on; raise Trouble without the load generator."""
     if shutil.which("wrk") is None:
         raise Trouble("wrk is missing: install the package wrk of your system", status=2)
     can_pin = shutil.which("taskset") is not None and hasattr(os, "sched_getaffinity")
@@ -95,7 +95,7 @@ def alone() -> Iterator[None]:
 
 
 def peak_memory_mib(pid: int) -> float | None:
-    """The most memory a process and its children ever held (RSS); None where nobody knows.
+    """The most memory a process and its children ever held (RSS); None where it is unknown.
 
     Pages that they share count once for each.
     """
@@ -135,7 +135,7 @@ def serving_python() -> Python:
 def _is_optimised(facts: dict[str, Any]) -> bool:
     arguments = facts["arguments"] or ""
     # Debian's packages are built with profiles too, by a make target that leaves no argument;
-    # its directory of wheels tells them.
+    # its directory of wheels shows it.
     return "--enable-optimizations" in arguments or "/usr/share/python-wheels" in arguments
 
 
@@ -143,12 +143,12 @@ def _probe(python: str) -> dict[str, Any] | None:
     """What an interpreter says of itself; None unless it takes the virtualenv's packages."""
     command, path = [python, "-c", _PROBE], _python_path()
     try:
-        told = subprocess.run(  # noqa: S603  an interpreter of this machine
+        probe = subprocess.run(  # noqa: S603  an interpreter of this machine
             command, env={"PYTHONPATH": path}, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    facts: dict[str, Any] = json.loads(told.stdout)
+    facts: dict[str, Any] = json.loads(probe.stdout)
     return facts
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.databases import Filled
 from benchmarks.load import CONNECTIONS
 from benchmarks.machine import Machine, Trouble
-from benchmarks.stage import Stage, staged
+from benchmarks.targets import Target, serving_target
 from benchmarks.works import WORKS
 
 RESULTS = Path(__file__).with_name("results")
@@ -23,13 +23,13 @@ _MISSING = (
 
 
 def require_profiler() -> None:
-    """Trouble, saying what to install, when there is none."""
+    """Raise Trouble, saying what to install, if there is none."""
     if not (shutil.which("py-spy") or find_spec("pyinstrument")):
         raise Trouble(_MISSING, status=2)
 
 
 def profile(filled: Filled, machine: Machine, *, work: str, seconds: int) -> Path:
-    """Run a work under a profiler; the file with what it saw."""
+    """Run a work under a profiler; return the file with what it saw."""
     seconds = max(seconds, _LEAST_SECONDS)
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{filled.name}-{work}"
@@ -50,14 +50,14 @@ def _watched(filled: Filled, machine: Machine, work: str, seconds: int, file: Pa
         "--output",
         str(file),
     ]
-    with staged(filled, machine) as stage:
-        command = ["py-spy", "record", *options, "--pid", str(stage.server.pid)]
-        _load(stage, machine, work, 1)
+    with serving_target(filled, machine) as target:
+        command = ["py-spy", "record", *options, "--pid", str(target.server.pid)]
+        _load(target, machine, work, 1)
         watcher = subprocess.Popen(  # noqa: S603  put together above
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         try:
-            _load(stage, machine, work, seconds + 1)
+            _load(target, machine, work, seconds + 1)
             said, _ = watcher.communicate(timeout=60)
         finally:
             if watcher.poll() is None:
@@ -71,13 +71,13 @@ def _watched(filled: Filled, machine: Machine, work: str, seconds: int, file: Pa
 def _wrapped(filled: Filled, machine: Machine, work: str, seconds: int, file: Path) -> Path:
     """From inside, by pyinstrument: start-up and all, and slower for it."""
     wrapper = ["-m", "pyinstrument", "--renderer", "html", "--outfile", str(file)]
-    with staged(filled, machine, wrapper=wrapper) as stage:
-        _load(stage, machine, work, seconds)
+    with serving_target(filled, machine, wrapper=wrapper) as target:
+        _load(target, machine, work, seconds)
     if not file.exists():
         raise Trouble("pyinstrument wrote nothing")
     return file
 
 
-def _load(stage: Stage, machine: Machine, work: str, seconds: int) -> None:
-    requests = WORKS[work].requests(stage)
-    stage.load(machine, requests, name=work).run(seconds, connections=CONNECTIONS)
+def _load(target: Target, machine: Machine, work: str, seconds: int) -> None:
+    requests = WORKS[work].requests(target)
+    target.load(machine, requests, name=work).run(seconds, connections=CONNECTIONS)

@@ -44,7 +44,7 @@ class Load:
     posts: int
     took: list[float] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
-    made: set[tuple[int]] = field(default_factory=set)
+    created: set[tuple[int]] = field(default_factory=set)
     _is_over: bool = False
 
     async def run(self) -> None:
@@ -76,7 +76,7 @@ class Load:
         if not answer.is_success:
             self.refused.append(answer.status_code)
         elif answer.request.method == "POST":
-            self.made.add((answer.json()["id"],))
+            self.created.add((answer.json()["id"],))
 
     def stop(self) -> None:
         """Send no more."""
@@ -105,71 +105,71 @@ def main(
         with tempfile.TemporaryDirectory() as directory:
             place = (DataSet(1_000, 10_000), machine, Path(directory), "cimiento_purging")
             try:
-                with filled(name, *place) as made:
-                    asyncio.run(_measure(made, machine, rows))
+                with filled(name, *place) as filled_db:
+                    asyncio.run(_measure(filled_db, machine, rows))
             except Trouble as trouble:
                 typer.echo(f"purging: {name}: {trouble}", err=True)
                 raise typer.Exit(trouble.status) from None
 
 
-async def _measure(made: Filled, machine: Machine, rows: int) -> None:
+async def _measure(filled_db: Filled, machine: Machine, rows: int) -> None:
     began = time.perf_counter()
-    total = await asyncio.to_thread(expire, made.engine, rows)
+    total = await asyncio.to_thread(expire, filled_db.engine, rows)
     took = time.perf_counter() - began
-    typer.echo(f"{made.name}: {total} rows that are due, made in {took:.0f} s")
-    before = _alive(made, rows)
-    with serving_app(machine, made.environment, made.directory) as server:
-        load = Load(server.url, made.data.tokens()[CALLER_ID - 1], made.data.posts)
+    typer.echo(f"{filled_db.name}: {total} rows that are due, inserted in {took:.0f} s")
+    before = _alive(filled_db, rows)
+    with serving_app(machine, filled_db.environment, filled_db.directory) as server:
+        load = Load(server.url, filled_db.data.tokens()[CALLER_ID - 1], filled_db.data.posts)
         sending = asyncio.create_task(load.run())
         await asyncio.sleep(_QUIET_SECONDS)
-        typer.echo(f"{made.name}: before the purge, {load.line()}")
-        seconds = await _purge(made, machine, rows, kill=True)
-        seconds += await _purge(made, machine, rows, kill=False)
-        typer.echo(f"{made.name}: during the purge, {load.line()}")
+        typer.echo(f"{filled_db.name}: before the purge, {load.line()}")
+        seconds = await _purge(filled_db, machine, rows, kill=True)
+        seconds += await _purge(filled_db, machine, rows, kill=False)
+        typer.echo(f"{filled_db.name}: during the purge, {load.line()}")
         load.stop()
         await sending
-    typer.echo(f"{made.name}: {seconds:.0f} s, {total / seconds:.0f} rows/s in all")
-    before["posts"] |= load.made
-    _judge(made, before, rows)
+    typer.echo(f"{filled_db.name}: {seconds:.0f} s, {total / seconds:.0f} rows/s in all")
+    before["posts"] |= load.created
+    _judge(filled_db, before, rows)
 
 
-async def _purge(made: Filled, machine: Machine, rows: int, *, kill: bool) -> float:
+async def _purge(filled_db: Filled, machine: Machine, rows: int, *, kill: bool) -> float:
     """Run the command, and perhaps kill it when half of the users are left; return the seconds."""
     command = [machine.python.path, "-m", "app.cli", "purge"]
     process = await asyncio.create_subprocess_exec(
         *command,
-        cwd=made.directory,
-        env=made.environment,
+        cwd=filled_db.directory,
+        env=filled_db.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
     began, ending = time.perf_counter(), asyncio.create_task(process.communicate())
     while kill and not ending.done():
-        if await asyncio.to_thread(_due, made, User, rows) < rows // 2:
+        if await asyncio.to_thread(_due, filled_db, User, rows) < rows // 2:
             process.kill()
             kill = False
         await asyncio.sleep(0.5)
     said, complaint = await asyncio.wait_for(ending, _PATIENCE_SECONDS)
     took = time.perf_counter() - began
-    typer.echo(f"{made.name}: status {process.returncode} after {took:.0f} s {said.decode()}")
+    typer.echo(f"{filled_db.name}: status {process.returncode} after {took:.0f} s {said.decode()}")
     if process.returncode not in {0, -9}:
         raise Trouble(f"the purge failed: {complaint.decode()}")
     return took
 
 
-def _due(made: Filled, model: type[Base], rows: int) -> int:
+def _due(filled_db: Filled, model: type[Base], rows: int) -> int:
     """How many rows there still are of those that are due."""
     column: Any = next(iter(model.__table__.primary_key))
-    with made.engine.connect() as connection:
+    with filled_db.engine.connect() as connection:
         is_text = column.type.python_type is str
         due = column.like("old%") if is_text else column.between(FIRST, FIRST + 2 * rows - 1)
         return connection.scalar(select(func.count()).select_from(model).where(due)) or 0
 
 
-def _alive(made: Filled, rows: int) -> dict[str, set[Any]]:
+def _alive(filled_db: Filled, rows: int) -> dict[str, set[Any]]:
     """The keys of all that is alive."""
     alive: dict[str, set[Any]] = {}
-    with made.engine.connect() as connection:
+    with filled_db.engine.connect() as connection:
         for model in MODELS:
             key = [*model.__table__.primary_key]
             alive[model.__tablename__] = {
@@ -183,13 +183,13 @@ def _alive(made: Filled, rows: int) -> dict[str, set[Any]]:
     return alive
 
 
-def _judge(made: Filled, before: dict[str, set[Any]], rows: int) -> None:
-    after = _alive(made, rows)
+def _judge(filled_db: Filled, before: dict[str, set[Any]], rows: int) -> None:
+    after = _alive(filled_db, rows)
     missing = {name: len(keys - after[name]) for name, keys in before.items()}
-    left = {model.__tablename__: _due(made, model, rows) for model in MODELS}
+    left = {model.__tablename__: _due(filled_db, model, rows) for model in MODELS}
     alive = sum(map(len, before.values()))
     typer.echo(
-        f"{made.name}: of {alive} rows that are alive, {sum(missing.values())} are missing;"
+        f"{filled_db.name}: of {alive} rows that are alive, {sum(missing.values())} are missing;"
         f" {sum(left.values())} that were due are left"
     )
     for name, found in (("missing", missing), ("left", left)):

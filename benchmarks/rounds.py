@@ -12,7 +12,7 @@ import typer
 from benchmarks.load import CONNECTIONS, Load, Request, Sample
 from benchmarks.machine import Machine, Trouble, peak_memory_mib
 from benchmarks.servers import Server
-from benchmarks.stage import Stage, expect
+from benchmarks.targets import Target, expect
 from benchmarks.works import WORKS, Work
 
 _BETWEEN_ANCHORS = 2
@@ -70,36 +70,38 @@ class Bench:
         file = directory / "anchor.requests"
         self._anchor = Load.of(file, [Request("/")], url=anchor.url, core=machine.load_core)
 
-    def measure(self, stage: Stage) -> list[Measurement]:
+    def measure(self, target: Target) -> list[Measurement]:
         """All works of the options on one server."""
         works = [WORKS[name] for name in self.options.works]
         loads = {
-            work.name: stage.load(self.machine, work.requests(stage), name=work.name)
+            work.name: target.load(self.machine, work.requests(target), name=work.name)
             for work in works
         }
-        self._warm_up(stage, works)
+        self._warm_up(target, works)
         found: dict[str, list[_Round]] = {work.name: [] for work in works}
         before = self._anchor.run(self.options.seconds).rps
         for some in _portions(_in_order(works, self.options.rounds)):
-            samples = [_timed(stage, work, loads[work.name], self.options.seconds) for work in some]
+            samples = [
+                _timed(target, work, loads[work.name], self.options.seconds) for work in some
+            ]
             after = self._anchor.run(self.options.seconds).rps
             anchor, before = mean([before, after]), after
-            memory = peak_memory_mib(stage.server.pid)
+            memory = peak_memory_mib(target.server.pid)
             for work, sample in zip(some, samples, strict=True):
                 found[work.name].append(_Round(sample, anchor, memory))
-                _tell(stage, work, found[work.name][-1])
-        return [_measurement(stage, name, rounds) for name, rounds in found.items()]
+                _tell(target, work, found[work.name][-1])
+        return [_measurement(target, name, rounds) for name, rounds in found.items()]
 
-    def _warm_up(self, stage: Stage, works: Sequence[Work]) -> None:
+    def _warm_up(self, target: Target, works: Sequence[Work]) -> None:
         """Every worker compiles its statements and fills its caches before anything counts."""
         requests = [
             request
             for work in works
             if work.grows is None
-            for request in work.requests(stage)[:_WARM_UP_REQUESTS]
+            for request in work.requests(target)[:_WARM_UP_REQUESTS]
         ]
         if requests:
-            stage.load(self.machine, requests, name="warm-up").run(_WARM_UP_SECONDS)
+            target.load(self.machine, requests, name="warm-up").run(_WARM_UP_SECONDS)
 
 
 def _in_order(works: Sequence[Work], rounds: int) -> list[Work]:
@@ -114,20 +116,20 @@ def _portions(works: list[Work]) -> Iterator[list[Work]]:
         yield works[start : start + _BETWEEN_ANCHORS]
 
 
-def _timed(stage: Stage, work: Work, load: Load, seconds: int) -> Sample:
+def _timed(target: Target, work: Work, load: Load, seconds: int) -> Sample:
     """One run of a work, between two looks at whether it does what it should."""
     try:
-        work.check(stage)
-        before = stage.count(work.grows) if work.grows else 0
+        work.check(target)
+        before = target.count(work.grows) if work.grows else 0
         sample = load.run(seconds)
         if sample.requests < CONNECTIONS and not work.grows:
             # Slower than a round of its connections: what was measured is where it was cut.
             sample = load.run(seconds * _LONGER)
         if work.grows:
-            _expect_growth(stage.count(work.grows) - before, sample.requests)
-        work.check(stage)
+            _expect_growth(target.count(work.grows) - before, sample.requests)
+        work.check(target)
     except Trouble as trouble:
-        place = f"{work.name} on {stage.filled.name}"
+        place = f"{work.name} on {target.filled.name}"
         raise Trouble(f"{place}: {trouble}", status=trouble.status) from None
     return sample
 
@@ -138,12 +140,12 @@ def _expect_growth(grown: int, answered: int) -> None:
     expect(0 <= unanswered <= CONNECTIONS, True, f"{grown} new rows for {answered} answers:")
 
 
-def _measurement(stage: Stage, work: str, rounds: Sequence[_Round]) -> Measurement:
+def _measurement(target: Target, work: str, rounds: Sequence[_Round]) -> Measurement:
     samples = [one.sample for one in rounds]
     peaks = [one.memory_mib for one in rounds if one.memory_mib is not None]
     return Measurement(
-        database=stage.filled.name,
-        workers=stage.server.workers,
+        database=target.filled.name,
+        workers=target.server.workers,
         work=work,
         ratio=median(one.ratio for one in rounds),
         ratios=[one.ratio for one in rounds],
@@ -152,12 +154,12 @@ def _measurement(stage: Stage, work: str, rounds: Sequence[_Round]) -> Measureme
         p99_ms=median(sample.p99_ms for sample in samples),
         anchor_rps=median(one.anchor_rps for one in rounds),
         memory_mib=max(peaks, default=None),
-        users=stage.data.users,
-        posts=stage.data.posts,
+        users=target.data.users,
+        posts=target.data.posts,
     )
 
 
-def _tell(stage: Stage, work: Work, one: _Round) -> None:
-    place = f"{stage.filled.name} x{stage.server.workers}"
+def _tell(target: Target, work: Work, one: _Round) -> None:
+    place = f"{target.filled.name} x{target.server.workers}"
     figures = f"{one.sample.rps:8.0f} req/s, {one.ratio:.3f} of {one.anchor_rps:.0f}"
     typer.echo(f"{place:14} {work.name:10} {figures}", err=True)

@@ -16,8 +16,8 @@ from benchmarks.dataset import DataSet
 from benchmarks.machine import Machine
 from benchmarks.rounds import Bench, Measurement, Options
 from benchmarks.servers import serving_bare
-from benchmarks.stage import staged
 from benchmarks.storm import Storm, storm
+from benchmarks.targets import serving_target
 
 GROWTH_WORKS = ("post", "page", "me", "page450", "cursor", "tagged", "users")
 _GROWING_POSTS = [DataSet(1_000, 10**power) for power in (3, 4, 5, 6)]
@@ -46,12 +46,12 @@ def bench(machine: Machine, options: Options) -> Iterator[Bench]:
 def data_on(database: str, data: DataSet, bench: Bench) -> Iterator[Filled]:
     """A database with the data, in a directory of its own."""
     size = f"{data.users:,} users, {data.posts:,} posts"
-    typer.echo(f"{database}: making {size} …", err=True)
+    typer.echo(f"{database}: creating {size} …", err=True)
     with tempfile.TemporaryDirectory(dir=bench.directory) as name:
         begun = time.monotonic()
-        with filled(database, data, bench.machine, Path(name)) as made:
-            typer.echo(f"{database}: made in {time.monotonic() - begun:.1f} s", err=True)
-            yield made
+        with filled(database, data, bench.machine, Path(name)) as filled_db:
+            typer.echo(f"{database}: created in {time.monotonic() - begun:.1f} s", err=True)
+            yield filled_db
 
 
 def compare(
@@ -65,13 +65,13 @@ def compare(
 ) -> None:
     """The works of the options, and the storm, on each database with each number of workers."""
     for database in databases:
-        with data_on(database, data, bench) as made:
+        with data_on(database, data, bench) as filled_db:
             for count in workers_for(database, workers):
-                with staged(made, bench.machine, workers=count) as stage:
-                    results.measured += bench.measure(stage)
+                with serving_target(filled_db, bench.machine, workers=count) as target:
+                    results.measured += bench.measure(target)
                     if storms:
                         seconds = bench.options.seconds
-                        results.storms += storm(stage, bench.machine, seconds=seconds)
+                        results.storms += storm(target, bench.machine, seconds=seconds)
 
 
 def workers_for(database: str, workers: Sequence[int]) -> Sequence[int]:
@@ -83,5 +83,8 @@ def grow(bench: Bench, results: Results, *, databases: Sequence[str]) -> None:
     """The reading works, at growing numbers of posts and then of users."""
     for database in databases:
         for data in [*_GROWING_POSTS, *_GROWING_USERS]:
-            with data_on(database, data, bench) as made, staged(made, bench.machine) as stage:
-                results.growth += bench.measure(stage)
+            with (
+                data_on(database, data, bench) as filled_db,
+                serving_target(filled_db, bench.machine) as target,
+            ):
+                results.growth += bench.measure(target)

@@ -3,7 +3,7 @@
     python -m benchmarks.searchers --posts 1000000 --searchers 24
 
 Strangers search without pause, for words of every rarity; meanwhile one post by its id and the
-first page are read, and posts are made. The statements that run in the server are counted, and
+first page are read, and posts are created. The statements that run in the server are counted, and
 once more a second after the searchers have gone.
 """
 
@@ -19,11 +19,11 @@ from urllib.parse import urlencode
 import typer
 from sqlalchemy import Engine, text
 
-from benchmarks.crowd import Line, Seen, behind_a_proxy, crowd
 from benchmarks.dataset import DataSet
+from benchmarks.logins_in_flight import Line, Seen, behind_a_proxy, keep_in_flight
 from benchmarks.machine import peak_memory_mib
 from benchmarks.searching import SEARCHES, add_posts
-from benchmarks.stage import API
+from benchmarks.targets import API
 
 _PAUSE_SECONDS = 0.02
 _RUNNING = {
@@ -93,7 +93,7 @@ def main(
     served = behind_a_proxy(
         database, data, limits=False, add=lambda engine: add_posts(engine, posts)
     )
-    with served as (made, server):
+    with served as (filled_db, server):
         kinds = cycle(SEARCHES.values())
         requests = [
             _get("/posts", **next(kinds)).replace(
@@ -107,20 +107,20 @@ def main(
             "POST /posts": _create(data.tokens()[1]),
         }
         typer.echo(f"{database}, {posts} posts, {searchers} searchers, {networks} networks")
-        asyncio.run(_watch(server.url, made.engine, watched, seconds / 4))
+        asyncio.run(_watch(server.url, filled_db.engine, watched, seconds / 4))
         typer.echo("  with the searchers:")
         ours, theirs = multiprocessing.Pipe()
-        crowding = multiprocessing.get_context("spawn").Process(
-            target=crowd, args=(theirs, server.url, requests, 0)
+        sender = multiprocessing.get_context("spawn").Process(
+            target=keep_in_flight, args=(theirs, server.url, requests, 0)
         )
-        crowding.start()
+        sender.start()
         time.sleep(3)
-        most = asyncio.run(_watch(server.url, made.engine, watched, seconds))
+        most = asyncio.run(_watch(server.url, filled_db.engine, watched, seconds))
         ours.send(None)
         typer.echo(f"  searches       {ours.recv()}")
-        crowding.join(10)
+        sender.join(10)
         time.sleep(1)
-        behind = _running(made.engine)
+        behind = _running(filled_db.engine)
         memory = peak_memory_mib(server.pid)
     typer.echo(f"  statements     {most} at most, {behind} a second after; {memory or 0:.0f} MiB")
 

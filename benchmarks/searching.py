@@ -25,7 +25,7 @@ from benchmarks.databases import DATABASES, answers, filled
 from benchmarks.dataset import DataSet
 from benchmarks.machine import alone, look_around
 from benchmarks.servers import serving_app
-from benchmarks.stage import API
+from benchmarks.targets import API
 
 _BATCH = 5_000
 # By the word, in what share of the posts it is.
@@ -62,11 +62,11 @@ def main(
     names = databases.split(",") if databases else [name for name in DATABASES if answers(name)]
     with alone(), tempfile.TemporaryDirectory() as directory:
         for name in names:
-            with filled(name, DataSet(1_000, 100), machine, Path(directory)) as made:
+            with filled(name, DataSet(1_000, 100), machine, Path(directory)) as filled_db:
                 began = time.monotonic()
-                add_posts(made.engine, posts)
+                add_posts(filled_db.engine, posts)
                 typer.echo(f"{name}: {posts} posts in {time.monotonic() - began:.0f} s")
-                with serving_app(machine, made.environment, Path(directory)) as server:
+                with serving_app(machine, filled_db.environment, Path(directory)) as server:
                     _ask(server.url, rounds)
 
 
@@ -120,10 +120,10 @@ def _ask(url: str, rounds: int) -> None:
                 answer = client.get(f"{API}/posts", params=params)
                 times.append((time.perf_counter() - began) * 1e3)
             body = answer.json()
-            told = f"{body.get('total')} {'' if body.get('total_is_exact') else 'at least'}"
+            total = f"{body.get('total')} {'' if body.get('total_is_exact') else 'at least'}"
             p95 = quantiles(times, n=20)[-1]
             line = f"{median(times):8.1f} {p95:8.1f} {max(times):8.1f} ms"
-            typer.echo(f"  {name:26}{line}  {answer.status_code} {told}")
+            typer.echo(f"  {name:26}{line}  {answer.status_code} {total}")
 
 
 if __name__ == "__main__":

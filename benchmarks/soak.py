@@ -17,7 +17,7 @@ import typer
 from benchmarks.databases import filled
 from benchmarks.dataset import DataSet
 from benchmarks.machine import Trouble, alone, look_around
-from benchmarks.stage import staged
+from benchmarks.targets import serving_target
 from benchmarks.works import WORKS
 
 _PAUSES_MS = {"post1000": 20, "page1000": 40, "me1000": 20, "create": 40, "page450": 40}
@@ -37,19 +37,19 @@ def main(
         with (
             alone(),
             tempfile.TemporaryDirectory() as directory,
-            filled(name, DataSet(1_000, 10_000), machine, Path(directory)) as made,
-            staged(made, machine) as stage,
+            filled(name, DataSet(1_000, 10_000), machine, Path(directory)) as filled_db,
+            serving_target(filled_db, machine) as target,
             ExitStack() as running,
         ):
             pauses = _PAUSES_MS | ({"login": _LOGIN_PAUSE_MS} if logins else {})
             for work, pause in pauses.items():
-                load = stage.load(machine, WORKS[work].requests(stage), name=work)
-                crowd = load.start(minutes * _MINUTE, connections=2, pause_ms=pause)
-                running.callback(crowd.stop)
+                load = target.load(machine, WORKS[work].requests(target), name=work)
+                started = load.start(minutes * _MINUTE, connections=2, pause_ms=pause)
+                running.callback(started.stop)
             held = []
             for minute in range(1, minutes):
                 time.sleep(_MINUTE)
-                held.append(_resident_mib(stage.server.pid))
+                held.append(_resident_mib(target.server.pid))
                 typer.echo(f"{name}: minute {minute}: {held[-1]:.0f} MiB")
         if held[-1] > held[1] * _MOST_GROWTH:
             raise Trouble(f"{name}: {held[1]:.0f} MiB in minute 2, {held[-1]:.0f} in the last")

@@ -9,7 +9,7 @@ import typer
 
 from benchmarks.load import Load, Sample
 from benchmarks.machine import Machine
-from benchmarks.stage import Stage
+from benchmarks.targets import Target
 from benchmarks.works import WORKS
 
 LOGGING_IN = 8
@@ -33,21 +33,21 @@ class Storm:
     logins_rps: float
 
 
-def storm(stage: Stage, machine: Machine, *, seconds: int) -> list[Storm]:
+def storm(target: Target, machine: Machine, *, seconds: int) -> list[Storm]:
     """Read for a while in peace, then once more while others log in without pause."""
     seconds = max(seconds, _LEAST_SECONDS)
-    loads = [stage.load(machine, WORKS[work].requests(stage), name=work) for work in _READ_WORKS]
-    logins = stage.load(machine, WORKS["login"].requests(stage), name="login")
+    loads = [target.load(machine, WORKS[work].requests(target), name=work) for work in _READ_WORKS]
+    logins = target.load(machine, WORKS["login"].requests(target), name="login")
     quiet = _read(loads, seconds)
-    crowd = logins.start(seconds + 1, connections=LOGGING_IN)
+    logging_in = logins.start(seconds + 1, connections=LOGGING_IN)
     try:
         time.sleep(0.5)
         stormy = _read(loads, seconds)
-        logged_in = crowd.result()
+        logged_in = logging_in.result()
     finally:
-        crowd.stop()
+        logging_in.stop()
     return [
-        _tell(_storm(stage, *found, logged_in))
+        _tell(_storm(target, *found, logged_in))
         for found in zip(_READ_WORKS, quiet, stormy, strict=True)
     ]
 
@@ -61,10 +61,10 @@ def _read(loads: list[Load], seconds: int) -> list[Sample]:
             one.stop()
 
 
-def _storm(stage: Stage, work: str, quiet: Sample, stormy: Sample, logins: Sample) -> Storm:
+def _storm(target: Target, work: str, quiet: Sample, stormy: Sample, logins: Sample) -> Storm:
     return Storm(
-        database=stage.filled.name,
-        workers=stage.server.workers,
+        database=target.filled.name,
+        workers=target.server.workers,
         work=work,
         quiet_p99_ms=quiet.p99_ms,
         p99_ms=stormy.p99_ms,

@@ -22,7 +22,7 @@ from benchmarks.dataset import DataSet
 from benchmarks.load import Load
 from benchmarks.machine import ROOT, Machine, Trouble, alone, look_around
 from benchmarks.servers import serving_app
-from benchmarks.stage import Stage, staged
+from benchmarks.targets import Target, serving_target
 from benchmarks.works import WORKS
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -57,10 +57,13 @@ def _compare(
     seconds: int,
     pairs: int,
 ) -> None:
-    with filled(name, DataSet(1_000, 10_000), machine, directory) as made:
-        path = made.environment["PYTHONPATH"].replace(str(ROOT), str(other.resolve()), 1)
-        environment = made.environment | {"PYTHONPATH": path}
-        with staged(made, machine) as ours, serving_app(machine, environment, directory) as server:
+    with filled(name, DataSet(1_000, 10_000), machine, directory) as filled_db:
+        path = filled_db.environment["PYTHONPATH"].replace(str(ROOT), str(other.resolve()), 1)
+        environment = filled_db.environment | {"PYTHONPATH": path}
+        with (
+            serving_target(filled_db, machine) as ours,
+            serving_app(machine, environment, directory) as server,
+        ):
             theirs = replace(ours, server=server)
             loads = {
                 "ours": (ours, _load(ours, machine, work, "ours")),
@@ -74,20 +77,20 @@ def _compare(
             for place in range(pairs):
                 # In turns also within a pair: who goes first is not always the same.
                 for key in sorted(loads, reverse=bool(place % 2)):
-                    stage, load = loads[key]
-                    found[key].append(_slice(stage, load, seconds))
+                    target, load = loads[key]
+                    found[key].append(_slice(target, load, seconds))
     typer.echo(_line(name, work, found))
 
 
-def _load(stage: Stage, machine: Machine, work: str, name: str) -> Load:
-    return stage.load(machine, WORKS[work].requests(stage), name=name)
+def _load(target: Target, machine: Machine, work: str, name: str) -> Load:
+    return target.load(machine, WORKS[work].requests(target), name=name)
 
 
-def _slice(stage: Stage, load: Load, seconds: int) -> tuple[float, float]:
+def _slice(target: Target, load: Load, seconds: int) -> tuple[float, float]:
     """Requests a second, and microseconds of CPU a request."""
-    before = _cpu_seconds(stage.server.pid)
+    before = _cpu_seconds(target.server.pid)
     sample = load.run(seconds)
-    return sample.rps, (_cpu_seconds(stage.server.pid) - before) / sample.requests * 1e6
+    return sample.rps, (_cpu_seconds(target.server.pid) - before) / sample.requests * 1e6
 
 
 def _cpu_seconds(pid: int) -> float:

@@ -1,4 +1,4 @@
-"""A large data set, made by the database itself: a million posts take it a minute or two.
+"""A large data set, built by the database itself: a million posts take it a minute or two.
 
 Every value follows from the number of its row. What matters to an optimiser is uneven, as in real
 life: common and rare tags, an author of a twentieth of all posts, few drafts, some trash.
@@ -107,7 +107,7 @@ class _Statements:
         yield from self._trail()
 
     def _people(self) -> Iterator[str]:
-        users, made = self._volume.users, self._moment("n * 10")
+        users, created_at = self._volume.users, self._moment("n * 10")
         email = self._text("'user'", "n", "'@example.com'")
         name = self._text("'Person '", f"n * 7919 % {_TITLES}")
         yield self._insert(
@@ -119,8 +119,8 @@ class _Statements:
             name=name,
             locale="'en'",
             is_active="n % 50 <> 7",
-            created_at=made,
-            updated_at=made,
+            created_at=created_at,
+            updated_at=created_at,
             deleted_at=f"CASE WHEN n % 20 = 0 THEN {self._moment('n * 10 + 5')} END",
         )
         for name in (EDITOR, RARE_ROLE):
@@ -160,7 +160,7 @@ class _Statements:
 
     def _posts(self) -> Iterator[str]:
         posts, changed = self._volume.posts, self._moment("n * 10 + n * 104729 % 8640000")
-        # Nobody who is in the trash: users whose number is a multiple of 20 are.
+        # Live users alone: those whose number is a multiple of 20 are in the trash.
         living = f"n * 7919 % {self._volume.users // 20} * 20 + n % 19 + 1"
         yield self._insert(
             "posts",
@@ -224,7 +224,7 @@ class _Statements:
                 "kind": "CASE WHEN n % 1000 = 9 THEN 'email_changed' WHEN n % 3 = 0"
                 " THEN 'password_reset' ELSE 'welcome' END",
                 "user_id": someone,
-                "recipient": "'somebody@example.com'",
+                "recipient": "'recipient@example.com'",
                 "locale": "'en'",
                 self._quoted("values"): "'{}'",
                 "state": "CASE WHEN n % 1000 = 6 THEN 'pending' WHEN n % 100 = 5 THEN 'dead'"

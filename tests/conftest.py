@@ -133,7 +133,7 @@ def _database_on(server: str, name: str) -> Iterator[str]:
     try:
         yield f"{server}/{name}"
     finally:
-        # MariaDB drops what is in use; PostgreSQL wants to be told, as a backend may outlive a
+        # MariaDB drops what is in use; PostgreSQL needs FORCE, as a backend may outlive a
         # connection that a test has cut.
         force = " WITH (FORCE)" if "postgresql" in server else ""
         asyncio.run(on_server(server, f"DROP DATABASE {name}{force}"))
@@ -178,7 +178,7 @@ def make_settings(database_url: str, data_dir: Path, **overrides: object) -> Set
         # Hundreds of logins come from one address; tests/web/test_rate_limits_login.py limits them.
         "rate_limit_enabled": False,
     }
-    return Settings(_env_file=None, **(values | overrides))  # type: ignore[arg-type]  # parsed
+    return Settings(_env_file=None, **(values | overrides))  # type: ignore[arg-type]  # converted
 
 
 @pytest.fixture(scope="session")
@@ -199,17 +199,17 @@ async def apps(
     tmp_path_factory: pytest.TempPathFactory,
     databases: Callable[[str], str],  # noqa: ARG001 dropped when the apps are closed
 ) -> AsyncIterator[Callable[[str], FastAPI]]:
-    """Makes the app of a database, once."""
-    made: dict[str, FastAPI] = {}
+    """Yield a function that creates the app of a database once."""
+    app_by_url: dict[str, FastAPI] = {}
 
     def app_of(url: str) -> FastAPI:
-        if url not in made:
+        if url not in app_by_url:
             settings = make_settings(url, tmp_path_factory.mktemp("data"))
-            made[url] = create_app(settings, passwords=Passwords(CHEAP))
-        return made[url]
+            app_by_url[url] = create_app(settings, passwords=Passwords(CHEAP))
+        return app_by_url[url]
 
     yield app_of
-    for each in made.values():
+    for each in app_by_url.values():
         await close_app(each)
 
 

@@ -9,10 +9,10 @@ users      by created_at, name and email: with is_active, for that filter (repla
 audit log  by subject_id, with or without subject_type, and by subject_type alone (replaces one)
 outbox     by state and by kind, each with the other for both at once
 
-The new ones are made first: the version before uses what it finds. While they are made, all tables
-can be written (MariaDB: ALGORITHM=INPLACE, LOCK=NONE; PostgreSQL: CONCURRENTLY). Can be run again
-after it was cut off in the middle, as 0001: an invalid index that PostgreSQL was left with is
-dropped and made again.
+The new ones are created first: the version before uses what it finds. Meanwhile all tables can
+be written (MariaDB: ALGORITHM=INPLACE, LOCK=NONE; PostgreSQL: CONCURRENTLY). Can be run again after
+it was cut off in the middle, as 0001: an invalid index that PostgreSQL was left with is dropped and
+created again.
 """
 
 from __future__ import annotations

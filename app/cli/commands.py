@@ -71,7 +71,7 @@ def create_admin(
         ) from None
     except EmailTaken:
         raise typer.BadParameter("this address is taken", param_hint="--email") from None
-    typer.echo(f"Admin {address} made.")
+    typer.echo(f"Admin {address} created.")
 
 
 @cli.command()
@@ -193,8 +193,8 @@ def _show(finding: Finding) -> None:
 
 
 def _end_all_logins() -> None:
-    """End what can be derived by whoever has a key: the next refresh token of a session from one
-    before it, links in mails from the outbox."""
+    """End what the holder of a key can derive: the next refresh token of a session from one before
+    it, links in mails from the outbox."""
 
     async def end(session: AsyncSession) -> tuple[int, int]:
         ended = await sessions.end_everybodys(session)
@@ -205,7 +205,7 @@ def _end_all_logins() -> None:
 
 
 def _print_secrets(settings: Settings, keep_days: int) -> None:
-    """The lines to set where SECRET_KEY is set, which only the operator can; on stdout alone."""
+    """Print the lines that the operator sets in place of SECRET_KEY; on stdout alone."""
     older = [secret for _, secret in settings.keys.items()][: key_files.MAX_KEPT - 1]
     kept = older if keep_days else []
     plain = all(re.fullmatch(r"[\w.~+/=-]+", secret, re.ASCII) for secret in kept)

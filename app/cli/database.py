@@ -18,7 +18,7 @@ PAST_POOLER = "on the database of DATABASE_DIRECT_URL"
 
 def begin() -> None:
     """Cimiento's commands."""
-    # Databases, mails and keys are made by many hands, libraries' among them: for their owner.
+    # Databases, mails and keys are written in many places, also by libraries: for their owner.
     os.umask(0o077)
 
 
@@ -42,7 +42,7 @@ def on_database(work: Callable[[Database], Awaitable[T]], *, direct: bool = Fals
     pooler."""
 
     async def opened() -> T:
-        # Without the key pairs, which may be yet to be made: nothing is signed here.
+        # Without the key pairs, which may not exist yet: nothing is signed here.
         settings = read_settings()
         refuse_memory(settings)
         database = connect(settings, direct=direct)

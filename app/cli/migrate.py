@@ -1,4 +1,4 @@
-"""The command behind `scripts/migrate`, and what is looked at before anything is made or served."""
+"""The command behind `scripts/migrate`, and the checks before a migration and before serving."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def refuse_unfit_database(settings: Settings) -> None:
         return  # to look would make it
     try:
         reason = asyncio.run(_unfitness(settings))
-    # It is away, or does not let us in: /health/ready goes on telling so.
+    # It is away, or does not let us in: /health/ready goes on reporting it.
     except (SQLAlchemyError, OSError):
         return
     if reason:
@@ -66,7 +66,9 @@ async def _revision(database: Database) -> Revision:
         raise SystemExit(f"cimiento: not migrated: {reason}")
     revision = await migrations.revision_of(database)
     if revision.is_older and (table := await _looked(database, migrations.in_the_way, revision)):
-        raise SystemExit(f"cimiento: not migrated: {table} is there, and somebody else's")
+        raise SystemExit(
+            f"cimiento: not migrated: the table {table} belongs to another application"
+        )
     return revision
 
 

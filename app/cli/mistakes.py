@@ -66,7 +66,7 @@ def _line_of(error: Exception) -> str | None:
 
 
 def _is_usage(error: Exception) -> bool:
-    """Return whether a call was wrong: told by typer, or by Celery's click."""
+    """Return whether a call was wrong: reported by typer, or by Celery's click."""
     return hasattr(error, "format_message") and hasattr(error, "exit_code")
 
 
@@ -136,7 +136,7 @@ def _of_database(error: BaseException, settings: Settings) -> str | None:
 
 
 def _remedy(text: str) -> str:
-    """psycopg tells what the server said while connecting by its words alone."""
+    """Return the remedy for a failed login or connection: psycopg has the server's words alone."""
     if any(words in text for words in ("authentication failed", "no password", "role ")):
         return str(_REMEDIES["28"])
     return str(_REMEDIES["3D"]) if "does not exist" in text else _UNREACHED

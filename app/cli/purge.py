@@ -44,7 +44,7 @@ async def _answers(database: Database) -> None:
 
 
 def _in_words(error: Exception) -> str:
-    """The error and its number, never the driver's text, which may hold a row."""
+    """Return the error and its number, never the driver's text, which may hold a row."""
     facts = described(error)
     names = ("errno", "sqlstate", "sqlite")
     return ", ".join(

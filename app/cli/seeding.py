@@ -76,9 +76,9 @@ def _batches(total: int) -> list[int]:
 async def _add_users(session: AsyncSession, size: int, chance: random.Random) -> None:
     first = (await session.scalar(select(func.max(User.id))) or 0) + 1
     rows = [_user(number, chance) for number in range(first, first + size)]
-    made = await session.scalars(insert(User).returning(User.id), rows)
+    user_ids = await session.scalars(insert(User).returning(User.id), rows)
     role_id = await session.scalar(select(Role.id).where(Role.name == USER_ROLE))
-    links = [{"user_id": user_id, "role_id": role_id} for user_id in made]
+    links = [{"user_id": user_id, "role_id": role_id} for user_id in user_ids]
     await session.execute(insert(UserRole), links)
 
 
@@ -97,13 +97,13 @@ async def _add_posts(session: AsyncSession, size: int, chance: random.Random) ->
     # Any demo user may have written any post; a sample keeps large seeds in memory's bounds.
     demo = select(User.id).where(User.live_email.like("demo%@example.com"))
     authors = list(await session.scalars(demo.order_by(User.id.desc()).limit(SAMPLE)))
-    get = partial(tags.get_or_create, names=list(_TAGS), counted=True)
+    get = partial(tags.get_or_create, names=list(_TAGS), counts_change=True)
     labels = await session_transaction(session, get)
     rows = [_post(chance.choice(authors), chance) for _ in range(size)]
-    made = await session.execute(insert(Post).returning(Post.id, Post.status), rows)
+    inserted = await session.execute(insert(Post).returning(Post.id, Post.status), rows)
     published: Counter[int] = Counter()
     links = []
-    for post_id, status in made:
+    for post_id, status in inserted:
         labelled = _labels(post_id, labels, chance)
         links += labelled
         if status == PostStatus.published:

@@ -104,7 +104,7 @@ def add_admin(email: str, name: str, password: str) -> None:
 
 
 def _first_admin(settings: Settings) -> None:
-    """Make the admin of the settings while there is none; nobody else ever has a default."""
+    """Create the admin of the settings if there is none; no other account has a default."""
 
     async def is_missing(database: Database) -> bool:
         async with database.begin(readonly=True) as session:
@@ -125,7 +125,7 @@ def _first_admin(settings: Settings) -> None:
     password = given.get_secret_value() if given else f"A1-{secrets.token_urlsafe(12)}"
     try:
         add_admin(address, FIRST_ADMIN_NAME, password)
-    # Whoever registered it first keeps it, and gets no rights by it.
+    # The user who registered it first keeps it, and gets no rights by it.
     except EmailTaken:
         typer.echo("No admin yet: FIRST_ADMIN_EMAIL is taken; run scripts/create-admin.", err=True)
         return

@@ -145,7 +145,7 @@ class Settings(BaseSettings):
 
     @property
     def in_development(self) -> bool:
-        """Whether the comforts of a developer's machine are on."""
+        """Return whether the comforts of a developer's machine are on."""
         return self.environment is Environment.development
 
     @classmethod
@@ -165,40 +165,40 @@ class Settings(BaseSettings):
 
     @property
     def own_url(self) -> str:
-        """Where a browser on this machine finds the server."""
+        """Return where a browser on this machine finds the server."""
         return addresses.server_url(self.host, self.port)
 
     @property
     def url(self) -> URL:
-        """The database URL, with the async driver the app speaks through."""
+        """Return the database URL, with the async driver that the app uses."""
         return database_url(self.database_url)
 
     @property
     def direct_url(self) -> URL:
-        """The database URL past a pooler, for what is bound to a session."""
+        """Return the database URL past a pooler, for what is bound to a session."""
         return database_url(self.database_direct_url or self.database_url)
 
     @property
     def keys(self) -> SecretKeys:
-        """The secrets, newest first."""
+        """Return the secrets, newest first."""
         every = [self.secret_key, *self.secret_key_fallbacks]
         return SecretKeys([secret.get_secret_value() for secret in every])
 
     @property
     def keeps_secret(self) -> bool:
-        """Whether the newest secret is the one kept under DATA_DIR, not one that was given."""
+        """Return whether the newest secret is the one stored under DATA_DIR, not a given one."""
         return self._keeps_secret
 
     @property
     def has_database_url(self) -> bool:
-        """Whether the database was named, and is not the one under DATA_DIR."""
+        """Return whether the database was named, and is not the one under DATA_DIR."""
         return self._has_database_url
 
     @cached_property
     def key_pairs(self) -> list[KeyPair]:
-        """The key pairs, newest first, made in development; none with HS256.
+        """Return the key pairs, newest first; in development, generate one. None with HS256.
 
-        ValueError, with a text for the operator, when they are missing or not usable.
+        Raise ValueError, with a text for the operator, if they are missing or not usable.
         """
         if self.token_algorithm is TokenAlgorithm.hs256:
             return []
@@ -212,7 +212,7 @@ class Settings(BaseSettings):
 
     @property
     def mail_dir(self) -> Path:
-        """Where mails are kept as `.eml` files while no SMTP server is configured."""
+        """Return where mails are stored as `.eml` files while no SMTP server is configured."""
         return self.data_dir / "mail"
 
     @model_validator(mode="after")
@@ -263,7 +263,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def read_settings(**overrides: Any) -> Settings:
-    """The same without the key pairs, which may be yet to be made."""
+    """Read the settings without the key pairs, which may not exist yet."""
     try:
         return Settings(**overrides)
     except ValidationError as error:

@@ -24,7 +24,7 @@ FIRST_ADMIN_NAME = "Admin"
 
 
 def _secrets(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Every secret, with the name of its setting."""
+    """Yield every secret, with the name of its setting."""
     yield "SECRET_KEY", settings.secret_key.get_secret_value()
     for secret in settings.secret_key_fallbacks:
         yield "SECRET_KEY_FALLBACKS", secret.get_secret_value()
@@ -127,7 +127,7 @@ def _has_weak_admin(settings: Settings) -> bool:
 
 
 def _unnamed(url: URL) -> Iterator[str]:
-    """Tell of a database without a usable name."""
+    """Yield the reason against a database without a usable name."""
     if url.get_backend_name() == "mysql" and not (url.database or "read_default_file" in url.query):
         yield "DATABASE_URL must name a database: mysql://user:password@host/name"
     if "\0" in (url.database or ""):

@@ -29,7 +29,7 @@ class SmtpTls(StrEnum):
 
 
 class TokenAlgorithm(StrEnum):
-    """What signs access tokens: the secret, or a key pair whose public half anybody may have."""
+    """What signs access tokens: the secret, or a key pair whose public half may be public."""
 
     hs256 = "HS256"
     es256 = "ES256"

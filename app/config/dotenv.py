@@ -22,12 +22,12 @@ _SINGLE_QUOTED = re.compile(r"[^=]*=\s*'")
 _REFERRED = re.compile(r"\$\{?([A-Za-z_]\w*)")
 # By difflib's measure: SMTP_USER is taken for SMTP_USERNAME, REDIS_PASSWORD for nothing; and
 # TRUSTED_HOST is, but TEST_DATABASE_URL is not, though both hold a setting's name.
-# And word by word, so that DATABASE_USER is somebody else's.
+# And word by word, so that DATABASE_USER is another program's.
 _LIKELY, _CERTAIN, _SAME_WORD = 0.75, 0.9, 0.6
 
 
 class DotenvError(ValueError):
-    """A file that does not say what somebody meant it to; the text names the file and the line."""
+    """`.env` cannot be read as it was meant; the text names the file and the line."""
 
 
 class DotenvSource(DotEnvSettingsSource):
@@ -69,7 +69,7 @@ def _values(text: str, name: str) -> dict[str, str | None]:
 
 
 def _line(binding: Binding) -> int:
-    """The number of the line; what is before it in the same text is empty lines."""
+    """Return the number of the line; what is before it in the same text is empty lines."""
     text = binding.original.string
     return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
 
@@ -118,5 +118,5 @@ def _may_be(name: str, setting: str) -> bool:
 
 
 def _is_part(setting: str, name: str) -> bool:
-    """Return whether a name is a setting's with words before or behind: somebody else's."""
+    """Return whether a name is a setting's with words before or behind: another program's."""
     return name.startswith(f"{setting}_") or name.endswith(f"_{setting}")

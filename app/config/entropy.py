@@ -1,6 +1,6 @@
 """How hard a secret is to guess, in bits: the shortest way to describe it by what is tried first.
 
-A description is made of single characters, of words from frequency lists, reversed or not, and of
+A description consists of single characters, words from frequency lists, reversed or not, and
 parts that stood there before, as they were or shifted (`abcdefgh` and `1qaz2wsx` are steps that
 repeat). The text that hexadecimal or base64 hides is described as well. Random text has no short
 description; what a person thought up, or a short pattern repeated, has one.
@@ -48,7 +48,7 @@ _PUBLISHED = {
 
 
 def is_guessable(secret: str) -> bool:
-    """Return whether a secret is too short, or too regular, to have been made by chance."""
+    """Return whether a secret is too short, or too regular, to be random."""
     return len(secret.encode()) < MIN_SECRET_BYTES or guess_bits(secret) < MIN_SECRET_BITS
 
 
@@ -70,7 +70,7 @@ def _text_bits(text: str) -> float:
 
 
 def _decodings(secret: str) -> Iterator[str]:
-    """What the secret may be the encoded form of, a character for each byte."""
+    """Yield what the secret may be the encoded form of, a character for each byte."""
     with suppress(ValueError):
         yield bytes.fromhex(secret).decode("latin-1")
     bare = secret.translate(str.maketrans("-_", "+/")).rstrip("=")
@@ -79,14 +79,14 @@ def _decodings(secret: str) -> Iterator[str]:
 
 
 def _bits(text: str, *, literal_bits: float) -> float:
-    """The bits of the best window: what is guessable beside it takes none of them away."""
+    """Return the bits of the best window: what is guessable beside it takes none away."""
     starts = range(0, max(len(text), 1), _WINDOW)[:_WINDOWS]
     windows = {text[start : start + _WINDOW] for start in starts}
     return max(_window_bits(window, literal_bits) for window in windows)
 
 
 def _window_bits(text: str, literal_bits: float) -> float:
-    """The cheapest way from the first character to the last, part by part."""
+    """Return the bits of the cheapest way from the first character to the last, part by part."""
     # Character by character: the whole text's may be longer than the text.
     folded = "".join(character.lower()[:1] for character in text)
     # Exact repeats cost nothing for their start, shifted ones name its character.
@@ -117,7 +117,7 @@ def _improve(cheapest: list[float], end: int, cost: float) -> None:
 
 
 def _steps(places: Sequence[int | None]) -> list[object]:
-    """From each place to the next; a step that leads nowhere is like no other."""
+    """Return the step from each place to the next; a step that leads nowhere is like no other."""
     return [
         object() if here is None or there is None else there - here
         for here, there in pairwise(places)
@@ -125,7 +125,7 @@ def _steps(places: Sequence[int | None]) -> list[object]:
 
 
 def _longest_echoes(symbols: Sequence[object]) -> list[int]:
-    """For each start, how many symbols from there on stood one after the other before."""
+    """Return, for each start, how many symbols from there on stood there before, in a row."""
     count = len(symbols)
     longest = [0] * count
     below = [0] * (count + 1)
@@ -140,7 +140,7 @@ def _longest_echoes(symbols: Sequence[object]) -> list[int]:
 
 
 def _words_at(folded: str, start: int) -> Iterator[tuple[int, float]]:
-    """The words that begin here, plain or with digits for letters, after a separator or none:
+    """Yield the words that begin here, plain or with digits for letters, after a separator or none:
     length and bits."""
     ranks, longest = _ranks()
     skipped = 1 if folded[start] in _SEPARATORS else 0
@@ -153,7 +153,7 @@ def _words_at(folded: str, start: int) -> Iterator[tuple[int, float]]:
 
 
 def _case_bits(part: str) -> float:
-    """To say which letters are capitals; the usual ways cost little."""
+    """Return the bits that say which letters are capitals; the usual ways cost little."""
     letters = [character for character in part if character.isalpha()]
     capitals = sum(character.isupper() for character in letters)
     if not capitals:

@@ -26,5 +26,5 @@ current: ContextVar[RequestContext | None] = ContextVar("request_context", defau
 
 
 def request_context() -> RequestContext:
-    """The context of the request being served, or an empty one outside any request."""
+    """Return the context of the request being served; an empty one outside any request."""
     return current.get() or RequestContext(request_id="")

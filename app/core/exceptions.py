@@ -251,7 +251,7 @@ class NotMigrated(Unavailable):
 
 
 def all_errors(base: type[AppError] = AppError) -> Iterator[type[AppError]]:
-    """Every error of the tree, parents first."""
+    """Yield every error of the tree, parents first."""
     for child in base.__subclasses__():
         yield child
         yield from all_errors(child)

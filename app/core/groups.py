@@ -9,7 +9,7 @@ _IPV6_NETWORK = re.compile(r"[0-9a-f]{16}")
 
 
 def network_of(ip: str) -> str:
-    """Whom an address belongs to: itself (IPv4), the first 64 bits (IPv6); else as it is."""
+    """Return the network of an address: itself (IPv4), its first 64 bits (IPv6); else the text."""
     try:
         address = ip_address(ip)
     except ValueError:
@@ -21,7 +21,7 @@ def network_of(ip: str) -> str:
 
 
 def block_of(network: str) -> str | None:
-    """The /48 of an IPv6 network of `network_of`; None for anything else."""
+    """Return the /48 of an IPv6 network of `network_of`; None for anything else."""
     return f"{network[:12]}/48" if _IPV6_NETWORK.fullmatch(network) else None
 
 

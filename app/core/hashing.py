@@ -33,7 +33,7 @@ WAITING_OF_ACCOUNT = 32
 TURNS_PER_THREAD = 4
 # Surplus learns within a tenth of a second that it is; what has waited longer is kept.
 DISPLACEABLE_SECONDS = 0.08
-# What has waited for so long has every other turn, whoever else is there.
+# A request that has waited for so long gets every other turn.
 PATIENCE_SECONDS = 1.0
 _MEMORY = 4_096
 _SMOOTHING = 0.1
@@ -57,9 +57,9 @@ class HashingQueue:
     """Decides who has their turn to hash, whose is next, and whose is too much.
 
     Next is the network that was served longest ago, and in it the account that was; every other
-    turn is that of whoever has waited for `PATIENCE_SECONDS`. Half of those who wait at most are
-    of one network. Where there is no room left, the newest of the network with the most of them
-    has to go: the newcomer, or one that a newcomer from elsewhere displaces.
+    turn goes to the oldest request that has waited for `PATIENCE_SECONDS`. At most half of the
+    waiting requests are of one network. Without room, the newest request of the network with the
+    most of them is refused: the entering one, or a waiting one that it displaces.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class HashingQueue:
 
     @property
     def capacity(self) -> int:
-        """How many may wait, by how long turns took of late: most of those whom the limits of
-        tries refuse end before they hash."""
+        """Return how many may wait, by how long recent turns took: most of those whom the limits
+        of tries refuse end before they hash."""
         a_second = 1 / max(self._seconds, 0.0005)
         burst = min(a_second * BURST_SECONDS, BURST)
         return int(min(max(a_second * BACKLOG_SECONDS, burst, LEAST_WAITING), MOST_WAITING))
@@ -95,7 +95,8 @@ class HashingQueue:
     async def turn(self, network: str, account: str | None = None) -> AsyncIterator[None]:
         """Wait for a turn of a network (`network_of`) and the account that is asked about,
         existing or not, and hold it; raise Overloaded instead of waiting for too long. Within
-        another turn, keep that one. Whoever is cancelled while waiting leaves the queue."""
+        another turn, keep that one. A request that is cancelled while waiting leaves the
+        queue."""
         outer = _current.get()
         if outer in self._having_turns:
             yield
@@ -132,10 +133,10 @@ class HashingQueue:
                 self._seconds += (seconds - self._seconds) * _SMOOTHING
         self._give_turns()
 
-    def _enter(self, newcomer: _Request) -> None:
-        self._join(newcomer)
-        surplus = self._surplus(newcomer)
-        if surplus is newcomer:
+    def _enter(self, entering: _Request) -> None:
+        self._join(entering)
+        surplus = self._surplus(entering)
+        if surplus is entering:
             raise Overloaded
         if surplus is not None:
             self._quit(surplus)
@@ -153,33 +154,32 @@ class HashingQueue:
             _uncount(self._waiting_of, request.network)
             _uncount(self._waiting_of, request.account)
 
-    def _surplus(self, newcomer: _Request) -> _Request | None:
-        """Return which of those who wait has to go for the newcomer's sake, perhaps itself; None
-        if there is room."""
-        is_named = newcomer.account[1] is not None
-        if is_named and self._waiting_of[newcomer.account] > WAITING_OF_ACCOUNT:
-            return newcomer
+    def _surplus(self, entering: _Request) -> _Request | None:
+        """Return the waiting request to refuse, perhaps the entering one; None if there is room."""
+        is_named = entering.account[1] is not None
+        if is_named and self._waiting_of[entering.account] > WAITING_OF_ACCOUNT:
+            return entering
         capacity = self.capacity
-        has_its_share = self._waiting_of[newcomer.network] > capacity // 2
+        has_its_share = self._waiting_of[entering.network] > capacity // 2
         if not has_its_share and len(self._waiting) <= capacity:
             return None
         rivals = (
             each
             for each in self._waiting
-            if self._may_displace(newcomer, each)
-            and (not has_its_share or each.network == newcomer.network)
+            if self._may_displace(entering, each)
+            and (not has_its_share or each.network == entering.network)
         )
-        return max(rivals, key=self._burden, default=newcomer)
+        return max(rivals, key=self._burden, default=entering)
 
-    def _may_displace(self, newcomer: _Request, other: _Request) -> bool:
-        if other.since >= newcomer.since - DISPLACEABLE_SECONDS:
+    def _may_displace(self, entering: _Request, other: _Request) -> bool:
+        if other.since >= entering.since - DISPLACEABLE_SECONDS:
             return True
-        # A network that has nobody here gets in, even at the cost of one who has waited.
+        # The only request of its network gets in, even in place of one that has waited.
         waiting = self._waiting_of
-        return waiting[newcomer.network] == 1 and waiting[other.network] > 1
+        return waiting[entering.network] == 1 and waiting[other.network] > 1
 
     def _burden(self, request: _Request) -> tuple[int, float, int, float, int]:
-        """The most for who has had the most."""
+        """Return a sort key: the largest for the request whose network and account had the most."""
         return (
             self._waiting_of[request.network],
             self._served.get(request.network, 0),
@@ -203,7 +203,7 @@ class HashingQueue:
         return min(self._waiting, key=self._turn)
 
     def _turn(self, request: _Request) -> tuple[float, float, int]:
-        """The least for who is next."""
+        """Return a sort key: the smallest for the request that is next."""
         served = self._served
         return (served.get(request.network, 0), served.get(request.account, 0), request.number)
 

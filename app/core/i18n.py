@@ -20,7 +20,7 @@ _MAX_HEADER = 256
 
 @cache
 def catalogue(locale: str) -> dict[str, Any]:
-    """The whole nested table of one locale's texts."""
+    """Return the whole nested table of one locale's texts."""
     texts: dict[str, Any] = {}
     for directory in _directories:
         _add(texts, tomllib.loads((directory / f"{locale}.toml").read_text(encoding="utf-8")))
@@ -49,7 +49,7 @@ def _add(texts: dict[str, Any], more: Mapping[str, Any]) -> None:
 
 
 def find(locale: str, *path: str) -> Any:
-    """The text or table at `path`, or None when the catalogue has none."""
+    """Return the text or table at `path`; None if the catalogue has none."""
     node: Any = catalogue(locale)
     for part in path:
         if not isinstance(node, dict) or part not in node:
@@ -59,9 +59,9 @@ def find(locale: str, *path: str) -> Any:
 
 
 def text(locale: str, *path: str, **values: object) -> str:
-    """The text at `path` with its `{placeholders}` filled in.
+    """Return the text at `path` with its `{placeholders}` filled in.
 
-    Raises KeyError when the catalogue lacks it: a missing text is a defect, not an input.
+    Raise KeyError if the catalogue lacks it: a missing text is a defect, not an input.
     """
     found = find(locale, *path)
     if not isinstance(found, str):
@@ -118,7 +118,7 @@ def _shown(locale: str, value: object) -> object:
 
 
 def negotiate(accept_language: str | None) -> str:
-    """The best of our locales for an `Accept-Language` header (RFC 9110 §12.5.4).
+    """Return the best of our locales for an `Accept-Language` header (RFC 9110 §12.5.4).
 
     Unreadable parts are passed over; English when nothing fits.
     """

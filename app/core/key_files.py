@@ -1,4 +1,4 @@
-"""The keys kept under DATA_DIR: made once, read by every process, replaced by `rotate-key`.
+"""The keys stored under DATA_DIR: generated once, read by every process, replaced by `rotate-key`.
 
     secret.key    secrets, newest first, one a line; behind a tab, when the next one replaced it
     keys/7.pem    private keys for ES256; the highest number is the newest
@@ -25,7 +25,7 @@ MAX_KEPT = 16
 
 
 def new_secret() -> str:
-    """384 bits, as text."""
+    """Return 384 random bits, as text."""
     return secrets.token_urlsafe(48)
 
 
@@ -34,7 +34,7 @@ _only_looks: ContextVar[bool] = ContextVar("only_looks", default=False)
 
 @contextmanager
 def only_looking() -> Iterator[None]:
-    """Make no file within: where there is no secret, one that nobody keeps stands in for it."""
+    """Create no file within: where there is no secret, a temporary one stands in for it."""
     token = _only_looks.set(True)
     try:
         yield
@@ -46,9 +46,9 @@ def only_looking() -> Iterator[None]:
 
 
 def secrets_in(data_dir: Path) -> list[str]:
-    """The kept secrets, newest first; the first one is made when there is none.
+    """Return the stored secrets, newest first; generate the first one if there is none.
 
-    ValueError, with the path and without the content, when they cannot be read as text.
+    Raise ValueError, with the path and without the content, if they cannot be read as text.
     """
     if not _secret_file(data_dir).exists():
         if _only_looks.get():
@@ -59,7 +59,7 @@ def secrets_in(data_dir: Path) -> list[str]:
 
 
 def rotate_secret(data_dir: Path, *, keep: timedelta) -> int:
-    """Put a new secret before the kept ones; how many of those stay."""
+    """Put a new secret before the stored ones; return how many of those stay."""
     now = datetime.now(UTC)
     with _alone(data_dir):
         lines = _lines(data_dir)
@@ -94,9 +94,9 @@ def _stamp(moment: datetime) -> str:
 
 
 def pairs_in(data_dir: Path, *, make: bool) -> list[KeyPair]:
-    """The kept key pairs, newest first; with `make` the first one is made when there is none.
+    """Return the stored key pairs, newest first; with `make`, generate one if there is none.
 
-    ValueError, with the path and without the content, when one is not usable.
+    Raise ValueError, with the path and without the content, if one is not usable.
     """
     paths = _pair_files(data_dir)
     if not paths and make and not _only_looks.get():
@@ -106,7 +106,7 @@ def pairs_in(data_dir: Path, *, make: bool) -> list[KeyPair]:
 
 
 def rotate_pair(data_dir: Path, *, keep: timedelta) -> int:
-    """Make a new key pair; how many of those before it stay."""
+    """Generate a new key pair; return how many of those before it stay."""
     with _alone(data_dir):
         return _replace_pair(data_dir, keep=keep)
 
@@ -149,7 +149,7 @@ def _written(path: Path) -> float:
 
 @contextmanager
 def _alone(data_dir: Path) -> Iterator[None]:
-    """One rotation after the other: of two at once, one would lose what the other made."""
+    """Run one rotation at a time: of two at once, one would lose what the other wrote."""
     data_dir.mkdir(parents=True, exist_ok=True)
     folder = os.open(data_dir, os.O_RDONLY)
     try:
@@ -161,7 +161,7 @@ def _alone(data_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def _draft(folder: Path, text: str) -> Iterator[Path]:
-    """A file of one's own with this text, on the disk; gone afterwards unless it was moved."""
+    """Yield a new file with this text, on the disk; remove it afterwards unless it was moved."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"draft.{secrets.token_hex(8)}"
     with open(path, "x", encoding="utf-8", opener=_for_its_owner) as file:

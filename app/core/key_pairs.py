@@ -32,16 +32,16 @@ class KeyPair:
 
 
 def new_pem() -> str:
-    """A new private key."""
+    """Return a new private key."""
     key = ec.generate_private_key(ec.SECP256R1())
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
 def pair_of(pem: str) -> KeyPair:
-    """The pair that a private key belongs to; ValueError when it is none for ES256."""
+    """Return the pair of a private key; raise ValueError if the key is not for ES256."""
     try:
         key = load_pem_private_key(pem.encode(), password=None)
-    # What is wrong is told in many ways, and may show a part of the text.
+    # The errors are of many types, and their texts may show a part of the key.
     except Exception:  # noqa: BLE001 see above
         raise ValueError("not a private key without a password, in PEM") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":

@@ -17,25 +17,25 @@ class SecretKeys:
         self.newest_id = next(iter(self._by_id))
 
     def items(self) -> Iterator[tuple[str, str]]:
-        """Every id with its secret, newest first."""
+        """Return every id with its secret, newest first."""
         return iter(self._by_id.items())
 
     def find(self, id_: str) -> str | None:
-        """The secret with an id, None when it is not in use any more."""
+        """Return the secret with an id; None if it is not in use any more."""
         return self._by_id.get(id_)
 
     def mac(self, purpose: str, message: str, *, key: str | None = None) -> str:
-        """256 bits, in hexadecimal, that only holders of a key can derive from a message; by
-        the newest key, or by the one with an id. KeyError for an id that is not in use."""
+        """Return 256 bits, in hexadecimal, that only holders of a key can derive from a message:
+        by the newest key, or by the one with an id. Raise KeyError if that is not in use."""
         return _mac(self._by_id[key or self.newest_id], purpose, message)
 
     def macs(self, purpose: str, message: str) -> Iterator[str]:
-        """The same by each key, newest first."""
+        """Return the same by each key, newest first."""
         return (_mac(secret, purpose, message) for secret in self._by_id.values())
 
 
 def key_id(secret: str) -> str:
-    """What names a secret, derived one way."""
+    """Return the id of a secret, derived one way."""
     return _mac(secret, "key id", "")[:_KEY_ID_LENGTH]
 
 

@@ -1,7 +1,7 @@
 """Logs: one JSON line an event, with the request it belongs to and nothing secret.
 
 Bodies, query strings, headers, tokens and passwords are never handed to a logger. What is
-handed over is bounded and made safe here: hostile text stays one valid line.
+handed over is bounded and sanitised here: hostile text stays one valid line.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class JsonLines(JsonFormatter):
 
 
 def _serialize(fields: dict[str, Any], **_: Any) -> str:
-    """One line of at most MAX_LINE bytes; what is too long for it even shortened goes."""
+    """Return a line of at most MAX_LINE bytes; drop what is too long even when shortened."""
     for limit in _MAX_VALUES:
         line = _dumped(fields, limit)
         if len(line) <= MAX_LINE:
@@ -112,16 +112,16 @@ class ConsoleLines(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 named by logging
         """Return a record's line, before its trace."""
         if record.name == "app.request" and hasattr(record, "duration_ms"):
-            record.message = _told_request(vars(record))
+            record.message = _access_line(vars(record))
         return _UNPRINTABLE.sub(_escaped, super().formatMessage(record))
 
     def format(self, record: logging.LogRecord) -> str:
-        # Traces have lines of their own; what an error says in them is somebody else's.
+        # Traces have lines of their own; the text of an error in them may come from outside.
         lines = [_UNPRINTABLE.sub(_escaped, line) for line in super().format(record).split("\n")]
         return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
 
 
-def _told_request(fields: Mapping[str, Any]) -> str:
+def _access_line(fields: Mapping[str, Any]) -> str:
     """Return an access line: method, path, status, milliseconds, and whose request it was."""
     user_id = request_context().user_id
     user = "-" if user_id is None else user_id

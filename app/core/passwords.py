@@ -42,7 +42,7 @@ def normal_form(password: str) -> str:
 
 
 def weaknesses(password: str, policy: Policy, email: str, name: str = "") -> list[str]:
-    """Why a password is refused, as error types of the catalogue; empty when it is good.
+    """Return why a password is refused, as error types of the catalogue; none if it is good.
 
     `password` is taken as typed, in its normal form: never stripped, never shortened.
     """
@@ -66,7 +66,7 @@ def weaknesses(password: str, policy: Policy, email: str, name: str = "") -> lis
 
 
 def is_common(password: str) -> bool:
-    """Whether the password, or the word it decorates, is among the ones tried first."""
+    """Return whether the password, or the word it decorates, is among the ones tried first."""
     common = _common_passwords()
     return any(stem in common for stem in _stems(_fold(password), _LONGEST_TAIL))
 
@@ -78,7 +78,7 @@ def is_published(password: str) -> bool:
 
 
 def _undecorated(password: str) -> set[str]:
-    """A password, and what is left of it without all of its tail of digits and signs."""
+    """Return a password, and what is left of it without all of its tail of digits and signs."""
     folded = _fold(password)
     return {folded, folded.rstrip(_TAIL)} - {""}
 
@@ -91,7 +91,7 @@ def _is_own(password: str, email: str, name: str) -> bool:
 
 
 def _stems(folded: str, longest_tail: int) -> Iterator[str]:
-    """A password, and what is left of it without ever more of its tail of digits and signs.
+    """Yield a password, and what is left of it without ever more of its tail of digits and signs.
 
     Step by step, as the word may end in digits itself: `abc1231!` is `abc123` decorated.
     """
@@ -106,8 +106,8 @@ def _fold(value: str) -> str:
 
 
 def ranked_words() -> dict[str, int]:
-    """Every word of the frequency lists, common passwords and Spanish words among them, with its
-    best place: 1 is tried first. Made anew by each call."""
+    """Return every word of the frequency lists, common passwords and Spanish words among them, with
+    its best place: 1 is tried first. Each call builds it again."""
     from zxcvbn.frequency_lists import FREQUENCY_LISTS  # noqa: PLC0415 see `_common_passwords`
 
     spanish = [each.read_text(encoding="utf-8").split() for each in (_SPANISH, _SPANISH_WORDS)]
@@ -120,7 +120,7 @@ def ranked_words() -> dict[str, int]:
 
 @cache
 def _common_passwords() -> frozenset[str]:
-    # Imported at first use: the word lists cost 0.1 s and a few MiB nobody needs at start.
+    # Imported at first use: the word lists cost 0.1 s and a few MiB, not needed at start.
     from zxcvbn.frequency_lists import FREQUENCY_LISTS  # noqa: PLC0415 see above
 
     words = {_fold(word) for word in FREQUENCY_LISTS["passwords"]}

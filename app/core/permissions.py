@@ -86,7 +86,7 @@ class Permission(str, metaclass=_DeclaredPermissions):
 
 
 _DECLARED: dict[str, Permission] = {}
-# What reaches no further than what one has made oneself.
+# Permissions that reach no further than the rows of the user who holds them.
 SELF_SCOPED_PERMISSIONS: set[Permission] = set()
 # What can give, take or restore rights. Transactions behind one of these run one after the other
 # (`crud/authorization.py`).
@@ -124,7 +124,7 @@ class Caller:
 
 
 class HasAuthor(Protocol):
-    """A row somebody wrote."""
+    """A row with an author."""
 
     @property
     def author_id(self) -> int: ...
@@ -146,16 +146,16 @@ def require_may_edit(
 
 
 def require_holds(caller: Caller, permissions: Iterable[Permission]) -> None:
-    """Nobody gives or takes away what they do not hold themselves."""
+    """Refuse a caller who gives or takes away permissions that they do not hold themselves."""
     missing = sorted(set(permissions) - caller.permissions)
     if missing:
         raise InsufficientScope(missing)
 
 
 def require_may_manage(caller: Caller, permissions: Iterable[Permission]) -> None:
-    """Nobody changes, disables or deletes somebody whose permissions reach further than theirs.
+    """Refuse a caller who manages a user whose permissions reach further than theirs.
 
-    Else `users:write` would be the way to the top: to an administrator's account.
+    Otherwise `users:write` would give access to an administrator's account.
     """
     require_holds(caller, set(permissions) - SELF_SCOPED_PERMISSIONS)
 

@@ -23,8 +23,8 @@ def is_redis_url(text: str) -> bool:
         if not _PATH.fullmatch(parts.path):
             return False
         redis_pool(text).make_connection()
-    # A port out of range is a ValueError, an option in the query that nobody knows a TypeError, a
-    # protocol that nobody speaks an error of the client's own.
+    # A port out of range is a ValueError, an unknown option in the query a TypeError, an unknown
+    # protocol an error of the client's own.
     except (ValueError, TypeError, RedisError):
         return False
     return True

@@ -37,12 +37,12 @@ ISSUER = "cimiento"
 AUDIENCE = "cimiento-api"
 ACCESS = "access"
 MAX_TOKEN = 4096
-# No token is good for longer, whoever signed it: the most that ACCESS_TOKEN_MINUTES may be.
+# No token is valid for longer, whatever it says: the most that ACCESS_TOKEN_MINUTES may be.
 MAX_LIFETIME_SECONDS = 86_400
 _CLOCK_SKEW_SECONDS = 60
 _COMPACT_JWS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _CLAIMS = {"iss", "aud", "sub", "sid", "typ", "jti", "iat", "exp"}
-# Tokens of versions before keys had ids: whoever has one stays logged in through the upgrade.
+# Tokens of versions before keys had ids: their users stay logged in through the upgrade.
 _HEADER_WITHOUT_ID = {"alg": "HS256", "typ": "JWT"}
 _ID = re.compile(r"[1-9][0-9]{0,18}")
 # A stored hash that would take over a second is damaged, or planted to keep the threads busy.
@@ -80,7 +80,7 @@ class AccessTokens:
     """
 
     def __init__(self, keys: SecretKeys, pairs: Sequence[KeyPair] = (), *, minutes: int) -> None:
-        """The pairs come newest first, as the secrets do."""
+        """Take the pairs newest first, as the secrets."""
         self.lifetime_seconds = minutes * 60
         self.public_keys = [pair.public for pair in pairs]
         hmac = {id_: _TokenKey(id_, "HS256", secret) for id_, secret in keys.items()}
@@ -105,7 +105,7 @@ class AccessTokens:
         return jws.sign(claims, key.signs, headers=key.headers, algorithm=key.algorithm)
 
     def verify(self, token: str) -> AccessClaims:
-        """The claims of a token; any defect at all is the same `InvalidToken`."""
+        """Return the claims of a token; raise the same `InvalidToken` for any defect."""
         if len(token) > MAX_TOKEN or not _COMPACT_JWS.fullmatch(token):
             raise InvalidToken
         try:
@@ -129,7 +129,7 @@ class AccessTokens:
 
 
 def _decoded(part: str) -> bytes:
-    """What unpadded base64url stands for; there is one way to write it."""
+    """Decode unpadded base64url; accept only the one way to write it."""
     raw = urlsafe_b64decode(part + "=" * (-len(part) % 4))
     if urlsafe_b64encode(raw).rstrip(b"=") != part.encode():
         raise InvalidToken
@@ -137,7 +137,7 @@ def _decoded(part: str) -> bytes:
 
 
 def _members(raw: bytes) -> dict[str, Any]:
-    """The members of a JSON object in UTF-8, none of them twice."""
+    """Return the members of a JSON object in UTF-8, none of them twice."""
     found = json.loads(raw.decode(), object_pairs_hook=_each_once)
     if not isinstance(found, dict):
         raise InvalidToken
@@ -228,7 +228,7 @@ class Passwords:
         return await self._in_turn(partial(self._context.hash, normal_form(password)))
 
     async def verify(self, password: str, stored: str | None) -> tuple[bool, str | None]:
-        """Whether the password matches, and a better hash to store instead when there is one.
+        """Return whether the password matches, and a better hash to store instead, if any.
 
         Takes as long for no account (`stored` None), an empty or an oversized password.
         A malformed stored hash matches nothing. A password that is not in its normal form is
@@ -262,7 +262,7 @@ class Passwords:
 
 
 def _affordable(stored: str | None) -> bool:
-    """Whether this is a hash of a kind we know, at a cost that a login may have."""
+    """Return whether this is a hash of a known kind, at a cost that a login may have."""
     argon2 = _ARGON2.match(stored or "")
     if argon2:
         return int(argon2[1]) * int(argon2[2]) <= _MAX_KIB_PASSES

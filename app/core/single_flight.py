@@ -27,7 +27,7 @@ class SingleFlight(Generic[T]):
         self._asking: asyncio.Task[T] | None = None
 
     async def answer(self) -> T:
-        """The answer. Raises what the question does; TimeoutError when it takes too long."""
+        """Return the answer. Raise what the question does; TimeoutError if it takes too long."""
         now = time.monotonic()
         if self._asking is None or (self._asking.done() and now >= self._until):
             self._asked = now

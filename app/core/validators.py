@@ -27,18 +27,18 @@ from app.core.security import AccessTokens
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _BASE_URL = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[\w-]+(?:\.[\w-]+)*\.?)(?::[0-9]{1,5})?")
 _V4 = IPv4Network("0.0.0.0/0")
-# Where addresses that anybody may have are: the rest is reserved or private.
+# The public addresses: the rest is reserved or private.
 _V6_PUBLIC = IPv6Network("2000::/3")
 _V4_IN_V6 = IPv6Network("::ffff:0:0/96")
 
 
 def is_token(text: str) -> bool:
-    """Whether this can be the name of a header (RFC 9110 §5.6.2), and is no `*`."""
+    """Return whether this can be the name of a header (RFC 9110 §5.6.2), and is no `*`."""
     return _TOKEN.fullmatch(text) is not None and text != "*"
 
 
 def is_base_url(text: str) -> bool:
-    """Whether this is an http or https URL of a scheme, a host and a port, and nothing else."""
+    """Return whether this is an http or https URL of a scheme, a host and a port alone."""
     match = _BASE_URL.fullmatch(text)
     if match is None:
         return False
@@ -53,8 +53,8 @@ def is_base_url(text: str) -> bool:
 
 
 def signs(secret: str) -> bool:
-    """Whether a token signed with a secret verifies: not if it reads as JSON or as a public key,
-    which the JWT library takes for another kind of key."""
+    """Return whether a token signed with a secret verifies: not if it reads as JSON or as a public
+    key, which the JWT library takes for another kind of key."""
     try:
         json.loads(secret)
     except ValueError:
@@ -70,7 +70,7 @@ def signs(secret: str) -> bool:
 
 
 def is_network(text: str) -> bool:
-    """Whether this is an address or a network, but not all of them."""
+    """Return whether this is an address or a network, but not all of them."""
     try:
         return ip_network(text, strict=False).prefixlen > 0
     except ValueError:
@@ -78,8 +78,8 @@ def is_network(text: str) -> bool:
 
 
 def cover_a_family(texts: Sequence[str]) -> bool:
-    """Whether networks contain, together, half or more of the addresses that strangers have: of
-    IPv4, as such or mapped into IPv6, or of IPv6."""
+    """Return whether networks contain, together, half or more of the public addresses of IPv4, as
+    such or mapped into IPv6, or of IPv6."""
     networks = [ip_network(text, strict=False) for text in texts if is_network(text)]
     v4 = [each for each in networks if isinstance(each, IPv4Network)]
     v6 = [each for each in networks if isinstance(each, IPv6Network)]
@@ -97,7 +97,7 @@ def _maps(network: IPv6Network) -> bool:
 
 
 def _unmapped(network: IPv6Network) -> IPv4Network:
-    """The IPv4 network that a part of ::ffff:0:0/96 stands for."""
+    """Return the IPv4 network that a part of ::ffff:0:0/96 stands for."""
     low = int(network.network_address) & 0xFFFFFFFF
     return IPv4Network((low, network.prefixlen - _V4_IN_V6.prefixlen))
 
@@ -108,7 +108,7 @@ def _is_half(networks: Sequence[Any], family: IPv4Network | IPv6Network) -> bool
 
 
 def is_mailbox(text: str) -> bool:
-    """Whether mails can be sent from here: `name@host` or `Name <name@host>`."""
+    """Return whether mails can be sent from here: `name@host` or `Name <name@host>`."""
     try:
         address = Address(addr_spec=parseaddr(text)[1])
         if not address.domain.isascii():
@@ -122,7 +122,7 @@ def is_mailbox(text: str) -> bool:
 
 
 def is_domain(text: str) -> bool:
-    """Whether this can be the domain of addresses: of one word or more, none of them a number."""
+    """Return whether this can be the domain of addresses: of words, none of them a number."""
     try:
         return normal_host(text) == text and ":" not in text and "_" not in text
     except ValueError:

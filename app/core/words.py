@@ -19,7 +19,7 @@ from itertools import islice
 MIN_LETTERS = 3
 # No more than PostgreSQL has room for in one tsvector (1 MiB), and than is written in a moment.
 MAX_WORDS = 5_000
-# MariaDB leaves out longer ones unless it is told otherwise (innodb_ft_max_token_size, 84).
+# MariaDB leaves out longer ones unless configured otherwise (innodb_ft_max_token_size, 84).
 MAX_LENGTH = 80
 # In front of each: no word is on a list of stop words, and none too short.
 _MARK = "w"

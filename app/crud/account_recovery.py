@@ -1,4 +1,4 @@
-"""What the links in mails are for: a forgotten password, a confirmed address."""
+"""Account recovery by links in mails: reset a password, confirm an address."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from app.models.outbox import MailKind
 from app.models.users import User, email_key
 from app.rate_limits.limiter import RateLimitAttempt
 
-# Many times what the work takes, so that it is done in time on a busy machine as well; the mail
-# that is then sent must fit in too.
+# Many times what the work takes, so that a busy machine also finishes in time, the mail included.
 BEAT_SECONDS = 0.25
 _MAILS = {
     Purpose.reset_password: MailKind.password_reset,
@@ -31,7 +30,7 @@ _MAILS = {
 }
 _SETS_A_PASSWORD = tuple(_MAILS)
 _CONFIRMS_AN_ADDRESS = (Purpose.verify_email, Purpose.change_email)
-# What somebody who had the account, or its mailbox, may have asked for.
+# What an earlier holder of the account, or of its mailbox, may have requested.
 _ENDS_WITH_PASSWORD = (*_SETS_A_PASSWORD, Purpose.change_email)
 
 
@@ -41,18 +40,18 @@ async def forget_password(
     """Mail a link that sets a new password, if there is such an account, it is active, and it
     was not mailed too often of late.
 
-    Never tells which: there is a transaction that writes in either case, and it is answered on
-    a beat, however long that took. Committed when this returns.
+    Do not disclose which: write in a transaction in either case, and return on a fixed beat,
+    however long that took. The transaction is committed when this returns.
     """
     started = time.monotonic()
     async with database.begin() as session:
-        # By the id, as everybody locks users: another way to the row would be a deadlock.
+        # By the id, as all transactions lock users: locks through another index could deadlock.
         known = select(User.id).where(User.live_email == email_key(email)).scalar_subquery()
         statement = select(User).where(User.id == known, User.is_active).with_for_update()
         user = await session.scalar(statement)
         audit_events.record(session, AuditAct.password_forgotten, user)
-        # Nobody but its owner uses up what a confirmed address may be mailed, nor do they by asking
-        # for addresses that nobody has.
+        # Requests of others, or for unknown addresses, do not use up the mails that a confirmed
+        # address may get.
         by_itself = user is None or user.email_verified
         may_mail = await attempt.may_mail(email_key(email), by_itself=by_itself)
         if user is not None and may_mail:
@@ -75,8 +74,8 @@ async def reset_password(
 ) -> None:
     """Set a password by the link of a mail, and end every session.
 
-    Raises InvalidOneTimeToken, and Invalid for a weak password: the link is good for another
-    try then. `session` holds no transaction while the password is hashed.
+    Raise InvalidOneTimeToken, and Invalid for a weak password: the link stays valid for another
+    try. `session` holds no transaction while the password is hashed.
     """
     async with database.begin(readonly=True) as looking:
         owner = await one_time_tokens.owner(looking, token=token, purposes=_SETS_A_PASSWORD)
@@ -86,7 +85,7 @@ async def reset_password(
         password_hash = await passwords.hash(password)
     _, user = await one_time_tokens.use(session, token=token, purposes=_SETS_A_PASSWORD)
     audit_events.record(session, AuditAct.password_reset, user, actor_id=user.id)
-    # They have read what was mailed to their address.
+    # The link proves that they read the mails to their address.
     user.email_verified_at = user.email_verified_at or utc_now()
     await set_password(session, user=user, password_hash=password_hash)
     await sessions.end_all(session, user_id=user.id)
@@ -94,7 +93,7 @@ async def reset_password(
 
 
 async def set_password(session: AsyncSession, *, user: User, password_hash: str) -> None:
-    """Store a new password and tell its owner; the links that are out are worthless from now."""
+    """Store a new password, notify its owner and withdraw the outstanding links."""
     user.password_hash = password_hash
     await one_time_tokens.withdraw(session, user=user, purposes=_ENDS_WITH_PASSWORD)
     outbox.enqueue(session, MailKind.password_changed, user)

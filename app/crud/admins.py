@@ -1,4 +1,4 @@
-"""Administrators: that there is always one who can log in."""
+"""Administrators: ensure that there is always one who can log in."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from app.models.users import User, UserRole
 async def ensure_not_last_admin(session: AsyncSession, *, without: int) -> None:
     """Raise LastAdmin if the (locked) user `without` is the only active admin left.
 
-    Of two admins who remove each other at the same moment the second one is counted after the
-    first is gone: both hold the lock of rights. No other user needs it.
+    Take the lock of rights for an admin: of two who remove each other at the same moment, the
+    second is checked after the first is gone. Other users do not need it.
     """
     if not await is_admin(session, user_id=without):
         return
@@ -34,7 +34,7 @@ async def is_admin(session: AsyncSession, *, user_id: int) -> bool:
 
 
 async def has_admin(session: AsyncSession) -> bool:
-    """Whether anybody can administrate."""
+    """Return whether there is an active admin."""
     return bool(await session.scalar(_active_admins().limit(1)))
 
 
@@ -43,6 +43,6 @@ def _active_admins() -> Select[int]:
         select(User.id)
         .join(UserRole, UserRole.user_id == User.id)
         .join(Role, Role.id == UserRole.role_id)
-        # One who was never given a password cannot log in, and so saves nobody.
+        # An admin without a password cannot log in, and so does not count.
         .where(Role.name == ADMIN_ROLE, User.is_active, User.password_hash.is_not(None))
     )

@@ -1,4 +1,4 @@
-"""The audit trail: written in the transaction of the act, read by who may, changed by nobody."""
+"""The audit trail: events are written in the transaction of the act, and never changed."""
 
 from __future__ import annotations
 
@@ -15,22 +15,19 @@ from app.db.engine import Database
 from app.db.failures import described
 from app.db.paginated_queries import PaginatedQuery, filters_of
 from app.db.pagination import PageResult, Paginator
+from app.db.projections import Projection
 from app.models.audit_events import AuditAct, AuditEvent
 from app.models.base import TimestampedModel
 from app.models.sessions import MAX_IP, MAX_USER_AGENT
-from app.schemas.audit_events import AuditQuery
+from app.schemas import audit_events as schemas
 
 # An act is done to a row, or to something that is only known by its name.
 Subject = TimestampedModel | tuple[str, int] | None
-# Well before the request's deadline: what is answered does not hang on it.
+# Well before the deadline of the request: the response does not depend on it.
 RECORD_SECONDS = 1.0
 log = logging.getLogger("app.audit")
 _SUBJECTS = {"users": "user", "roles": "role", "sessions": "session"}
-_NAMES = (
-    *("id", "created_at", "act", "actor_id", "subject_type", "subject_id"),
-    *("ip", "user_agent", "request_id", "details"),
-)
-_COLUMNS = [getattr(AuditEvent, name) for name in _NAMES]
+_SHOWN = Projection(schemas.AuditEvent, AuditEvent)
 
 
 def record(
@@ -41,7 +38,7 @@ def record(
     actor_id: int | None = None,
     **details: Any,
 ) -> None:
-    """Write down an act of the request's caller (or of `actor_id`), to a (flushed) row.
+    """Record an act of the request's caller (or of `actor_id`), to a (flushed) row.
 
     The details hold names and ids; never passwords, tokens, hashes or what fields were set to.
     """
@@ -64,9 +61,9 @@ def record(
 async def record_apart(
     database: Database, act: AuditAct, subject: Subject = None, **details: Any
 ) -> bool:
-    """Write down an act in a transaction of its own: it outlives a request that is refused.
+    """Record an act in a transaction of its own, which a refused request does not roll back.
 
-    Never raises; what cannot be written in RECORD_SECONDS is logged, and False.
+    Never raise: log an event that cannot be written in RECORD_SECONDS, and return False.
     """
 
     async def write(session: AsyncSession) -> None:
@@ -75,7 +72,7 @@ async def record_apart(
     try:
         async with asyncio.timeout(RECORD_SECONDS):
             await database.run(write)
-    except Exception as error:  # noqa: BLE001 what the caller was told stays so
+    except Exception as error:  # noqa: BLE001 the response must not change
         log.error("audit event lost", extra={**described(error), "act": act, **details})
         return False
     return True
@@ -85,11 +82,6 @@ def _named(subject: Subject) -> tuple[str, int] | tuple[None, None]:
     if isinstance(subject, TimestampedModel):
         return _SUBJECTS[subject.__tablename__], subject.id
     return subject or (None, None)
-
-
-def _as_dict(row: tuple[Any, ...]) -> dict[str, Any]:
-    """An event as `schemas.audit.AuditEvent` describes it."""
-    return dict(zip(_NAMES, row, strict=False))
 
 
 _FILTERS = {
@@ -102,19 +94,20 @@ _FILTERS = {
 }
 
 
-async def list_events(paginator: Paginator, *, query: AuditQuery) -> PageResult[dict[str, Any]]:
-    """Events that match the filters."""
+async def list_events(
+    paginator: Paginator, *, query: schemas.AuditQuery
+) -> PageResult[dict[str, Any]]:
+    """Return a page of the events that match the filters."""
     given = filters_of(query)
     return await paginator.paginate(_listing(tuple(given)), query, given)
 
 
 @cache
-def _listing(filters: tuple[str, ...]) -> PaginatedQuery[dict[str, Any]]:
+def _listing(filters: tuple[str, ...]) -> PaginatedQuery:
     return PaginatedQuery(
         name="audit_events",
         matching=select(AuditEvent.id).where(*(_FILTERS[name] for name in filters)),
         id=AuditEvent.id,
         keys={"created_at": AuditEvent.created_at},
-        rows=lambda page: select(*_COLUMNS).join(page, page.c.id == AuditEvent.id),
-        item=_as_dict,
+        projection=_SHOWN,
     )

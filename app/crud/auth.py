@@ -57,7 +57,7 @@ async def log_in(
 
 
 async def _record_failure(database: Database, account: users.Credentials | None) -> None:
-    """One statement and one commit, whether there is an account or not."""
+    """Record a failed login, by the same statement and commit with or without an account."""
     async with database.begin() as session:
         audit_events.record(
             session, AuditAct.login_failed, ("user", account.id) if account else None
@@ -83,12 +83,12 @@ async def _begin(
 async def _admitted(
     database: Database, attempt: RateLimitAttempt, email: str
 ) -> users.Credentials | None:
-    """Count the try, and find the account. The same is looked up whether there is one or not."""
+    """Count the attempt and return the account; run the same queries if there is none."""
     async with database.begin(readonly=True) as session:
         account = await users.find_credentials(session, email=email)
         user_id = account.id if account else None
         ips = await sessions.ips_of(session, user_id=user_id or 0)
-    # What is no address is no account's, and makes no counters of its own.
+    # An invalid address belongs to no account, and gets no counters of its own.
     key = email_key(normal_email(email) or "")
     await attempt.on_account(key, known_ips=ips, user_id=user_id)
     return account

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.exceptions import InvalidToken
 from app.core.permissions import ADMIN_ROLE, GRANTING, Caller, Permission, require
 from app.db import guards
-from app.db.projections import rows_as_text, split_rows
+from app.db.projections import aggregated, split_rows
 from app.db.queries import PreparedQuery, Values
 from app.db.transactions import Transaction, session_transaction
 from app.models.base import UtcDateTime, utc_now
@@ -37,7 +37,7 @@ _CALLER = (
     select(
         User.name,
         LoginSession.scope,
-        rows_as_text(Role.name, func.coalesce(RolePermission.permission, literal("")), of=_HELD),
+        aggregated(Role.name, func.coalesce(RolePermission.permission, literal("")), of=_HELD),
     )
     # The user before the session: the order of locks that every transaction keeps.
     .select_from(User)
@@ -113,7 +113,7 @@ def _permissions(held: str | None) -> frozenset[Permission]:
 async def permissions_in(
     session: AsyncSession, *, user_id: int, session_id: int
 ) -> frozenset[Permission]:
-    """Return the permissions of a login session in a transaction, or InvalidToken."""
+    """Return the permissions of a login session in a transaction; else raise InvalidToken."""
     who = {"user_id": user_id, "session_id": session_id}
     await session.flush()
     rows = await session_transaction(

@@ -1,4 +1,4 @@
-"""What waits in the outbox, in numbers."""
+"""Measure the backlog of the outbox."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Backlog:
 
 
 async def measure(reader: QueryRunner) -> Backlog:
-    """The backlog as it is now."""
+    """Return the backlog as it is now."""
     counts, lag = dict.fromkeys(_COUNTED, 0), 0.0
     for state, count, due, now in await reader.rows(_BY_STATE, {}):
         counts[MailState(state)] = count

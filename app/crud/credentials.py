@@ -1,5 +1,5 @@
-"""What somebody who is logged in must know the present password for: a new one, a new address,
-the end of the account."""
+"""Changes that a logged-in user confirms with the current password: a new password, a new address,
+the deletion of the account."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from app.rate_limits.rules import LimitScope
 
 @dataclass(frozen=True)
 class Confirmation:
-    """Somebody who is logged in, at the door where they have to know the present password."""
+    """Verify the current password of a logged-in caller."""
 
     database: Database
     passwords: Passwords
@@ -37,15 +37,15 @@ class Confirmation:
     caller: Caller
 
     def turn(self) -> AbstractAsyncContextManager[None]:
-        """Wait for a turn for all that is hashed within; raise Overloaded when there is none."""
+        """Wait for a turn to hash passwords within; raise Overloaded when there is none."""
         return self.passwords.turn(f"user {self.caller.user_id}")
 
     async def account(self, password: str, judge: Callable[[User], None] = lambda _: None) -> User:
-        """Theirs, if it is their password; else WrongCurrentPassword, or TooManyRequests.
-        InvalidToken when it has been deleted. No transaction is open while the password is
-        hashed.
+        """Return the caller's account if the password is right; else raise WrongCurrentPassword.
 
-        `judge` may refuse what is wanted of the account, before anything is counted or hashed.
+        Raise TooManyRequests after too many attempts, InvalidToken for a deleted account. No
+        transaction is open while the password is hashed. `judge` may raise to refuse the
+        change before an attempt is counted or a password hashed.
         """
         async with self.turn():
             return await self._account(password, judge)
@@ -105,10 +105,11 @@ async def request_email_change(
     current_password: str,
     new_email: str,
 ) -> None:
-    """Mail a link to a new address, and a notice to the present one; see `recovery.verify_email`.
+    """Mail a link to a new address, and a notice to the present one; see
+    `account_recovery.verify_email`.
 
-    Raises WrongCurrentPassword. An address that somebody has gets no mail; that it is so is not
-    told. `session` holds no transaction while the password is hashed.
+    Raise WrongCurrentPassword. An address of another account gets no mail, and the response does
+    not disclose it. `session` holds no transaction while the password is hashed.
     """
     account, attempt = await confirmation.account(current_password), confirmation.attempt
     await attempt.spend(LimitScope.changes, account.id)
@@ -120,7 +121,7 @@ async def request_email_change(
         session, keys=keys, user=user, purpose=Purpose.change_email, email=new_email
     )
     holder = await session.scalar(select(User.id).where(User.live_email == email_key(new_email)))
-    # Nor may anybody have strangers mailed over and over.
+    # Limited, so that no user can have a third party mailed repeatedly.
     if holder in {None, user.id} and await attempt.may_mail(email_key(new_email)):
         outbox.enqueue(session, MailKind.email_change, user, recipient=new_email, **values)
     await session.flush()
@@ -140,14 +141,16 @@ async def begin_deletion(
     caller = await authorization.begin(session, confirmation.caller, may_end_admin=was_admin)
     user = await _lock_confirmed(session, account)
     if not was_admin and await admins.is_admin(session, user_id=user.id):
-        # Made one in between: the request runs again, and takes the lock before the others.
+        # Became one in between: run the request again, which takes the lock of rights first.
         raise StaleDataError
     return user, caller
 
 
 async def _lock_confirmed(session: AsyncSession, account: User) -> User:
-    """The account, locked. When its password is another by now than the one that was confirmed,
-    the whole request runs again (`web/middleware/retry.py`), and meets what stands there."""
+    """Return the account, locked, if its password is still the one that was confirmed.
+
+    Otherwise raise StaleDataError: `web/middleware/retry.py` runs the whole request again.
+    """
     user = await users.lock_unchanged(session, account)
     if user is None:
         raise StaleDataError

@@ -1,7 +1,7 @@
-"""Idempotency keys: who sends the same once more is answered what they were answered first.
+"""Idempotency keys: a repeated request gets the response to the first one.
 
-An answer is written in the transaction of what it tells of, so there is one exactly when that
-has happened. Refusals are not kept: whoever tries again then is judged anew.
+The response is stored in the transaction of the change that it reports, so it exists exactly when
+the change was committed. Refusals are not stored: the client may send the request again.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from app.models.base import UtcDateTime, utc_now
 from app.models.idempotency_keys import IdempotencyKey
 
 LIFETIME = timedelta(hours=24)
-REPLAYED = "Idempotency-Replayed"  # the header of an answer that was given before
+REPLAYED = "Idempotency-Replayed"  # the header of a stored response
 _PURPOSE = "idempotency"
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as it came with a request; `fingerprints` tell the request, by each secret key."""
+    """The key of a request; `fingerprints` identify the request, one for each secret key."""
 
     hash: str
     user_id: int | None
     fingerprints: Sequence[str]
 
-    def answer(self, kept: StoredResponse) -> Answer:
-        """What it was answered. Raises IdempotencyKeyReused if that was another request."""
-        if kept.fingerprint not in self.fingerprints:
+    def answer(self, stored: StoredResponse) -> Answer:
+        """Return the stored response; raise IdempotencyKeyReused if it is of another request."""
+        if stored.fingerprint not in self.fingerprints:
             raise IdempotencyKeyReused
-        return kept.answer
+        return stored.answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Answer:
 
 
 class ReplayedResponse(Exception):
-    """There is an answer to this request already."""
+    """There is a stored response to this request already."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class ReplayedResponse(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """An answer as it is remembered, with whose it is and what it was an answer to."""
+    """A response as it is stored, with its user and the fingerprint of its request."""
 
     fingerprint: str
     user_id: int | None
@@ -70,8 +70,10 @@ class StoredResponse:
 
 
 def key_of(keys: SecretKeys, *, owner: int | str, value: str, request: str) -> Key:
-    """A key of a user, by their id, or of somebody who has an address only; nobody else's is the
-    same. `request` is all that makes two of them one."""
+    """Return the key of a user (by id) or of an anonymous client (by address), unique to them.
+
+    `request` is all that two requests must share to count as the same.
+    """
     user_id = owner if isinstance(owner, int) else None
     whose = f"address\0{owner}" if user_id is None else user_id
     found = hashlib.sha256(f"{whose}\0{value}".encode("utf-8", "backslashreplace")).hexdigest()
@@ -92,14 +94,14 @@ _STORED = PreparedQuery(
 
 
 async def find(reader: QueryRunner, key: Key) -> StoredResponse | None:
-    """What is remembered of a key."""
+    """Return the stored response of a key, if there is one."""
     return _live(await reader.rows(_STORED, _given(key)))
 
 
 async def find_or_delete_expired(
     reader: QueryRunner, database: Database, key: Key
 ) -> StoredResponse | None:
-    """The same, and an answer that has expired makes room for the next."""
+    """Return the stored response of a key; delete one that has expired."""
     rows = await reader.rows(_STORED, _given(key))
     if rows and not rows[0][2]:
         async with database.begin() as session:
@@ -110,12 +112,12 @@ async def find_or_delete_expired(
 
 
 def find_within(transaction: Transaction, key: Key) -> StoredResponse | None:
-    """The same, in the transaction of whoever is about to keep one."""
+    """Return the stored response of a key, read in the transaction that would store one."""
     return _live(transaction.rows(_STORED, **_given(key)))
 
 
 def keep(transaction: Transaction, key: Key, answer: Answer) -> None:
-    """Write an answer down. IntegrityError when the key has got one by now."""
+    """Store a response; raise IntegrityError when the key has one by now."""
     transaction.insert(
         IdempotencyKey,
         key_hash=key.hash,
@@ -129,7 +131,7 @@ def keep(transaction: Transaction, key: Key, answer: Answer) -> None:
 
 
 async def delete_of_user(session: AsyncSession, *, user_id: int) -> None:
-    """Delete the answers that a user was given, and the one they were created by."""
+    """Delete the stored responses to a user, and the one to the registration of the user."""
     await session.execute(delete(IdempotencyKey).where(IdempotencyKey.user_id == user_id))
 
 

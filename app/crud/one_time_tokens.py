@@ -1,7 +1,7 @@
-"""One-time tokens: what a link in a mail proves, kept nowhere but in that mail.
+"""One-time tokens: the secrets of links in mails, stored nowhere but in the mails.
 
-A mail's row holds a nonce and the id of a secret key; whoever has that key derives the token
-from them when the mail is written. The table holds the token's SHA-256. Neither opens anything.
+A mail's row holds a nonce and the id of a secret key; a process that has the key derives the token
+from them when it sends the mail. The table holds the token's SHA-256. Neither is usable alone.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ async def issue(
     purpose: Purpose,
     email: str | None = None,
 ) -> dict[str, str]:
-    """A new token for a (locked or new) user, and none of this purpose but it from now on.
+    """Create a token for a (locked or new) user, and withdraw others of the same purpose.
 
-    Returns what a mail to `email` (default: the user's) needs to derive the token from.
+    Return what a mail to `email` (default: the user's) needs to derive the token from.
     """
-    # Of two links for one purpose, asked for at once, the later one is good.
+    # Of two links for one purpose, requested at once, the later one is valid.
     await guards.touch_user(session, user.id)
     nonce, key = secrets.token_hex(16), keys.newest_id
     await withdraw(session, user=user, purposes=[purpose])
@@ -62,14 +62,14 @@ async def issue(
 
 
 def token_of(keys: SecretKeys, values: dict[str, Any]) -> str | None:
-    """The token of a mail's values; None when they hold none, or its key is not in use now."""
+    """Return the token of a mail's values; None when they hold none, or its key is not in use."""
     if keys.find(values.get("key", "")) is None:
         return None
     return _derive(keys, Purpose(values["purpose"]), values["nonce"], values["key"])
 
 
 async def withdraw(session: AsyncSession, *, user: User, purposes: Collection[Purpose]) -> None:
-    """Make a user's links for some purposes worthless."""
+    """Withdraw a user's links for some purposes."""
     await session.execute(
         delete(OneTimeToken).where(
             OneTimeToken.user_id == user.id, OneTimeToken.purpose.in_(purposes)
@@ -80,7 +80,7 @@ async def withdraw(session: AsyncSession, *, user: User, purposes: Collection[Pu
 async def outstanding(
     session: AsyncSession, *, user: User, purposes: Collection[Purpose]
 ) -> Sequence[Purpose]:
-    """Return for which of the purposes a (locked) user has a link that works."""
+    """Return those of the purposes for which a (locked) user has a valid link."""
     found = await session.scalars(
         select(OneTimeToken.purpose)
         .where(OneTimeToken.user_id == user.id, OneTimeToken.purpose.in_(purposes), *_is_unused())
@@ -92,7 +92,7 @@ async def outstanding(
 async def withdraw_of_role(
     session: AsyncSession, *, role_id: int, purposes: Collection[Purpose]
 ) -> None:
-    """Make the links for some purposes worthless of all who have a role."""
+    """Withdraw the links for some purposes of all users who have a role."""
     holders = select(UserRole.user_id).where(UserRole.role_id == role_id)
     await session.execute(
         delete(OneTimeToken).where(
@@ -103,13 +103,13 @@ async def withdraw_of_role(
 
 
 async def withdraw_everybodys(session: AsyncSession) -> int:
-    """Make every link worthless; how many there were."""
+    """Withdraw every link; return how many there were."""
     gone = await session.execute(delete(OneTimeToken))
     return cast("CursorResult[Any]", gone).rowcount
 
 
 async def owner(session: AsyncSession, *, token: str, purposes: Collection[Purpose]) -> User:
-    """Whose unused token it is, or InvalidOneTimeToken. Uses nothing up, locks nothing."""
+    """Return the owner of an unused token; else raise InvalidOneTimeToken. Lock nothing."""
     owning = select(User).join(OneTimeToken, OneTimeToken.user_id == User.id)
     user = await session.scalar(owning.where(*_is_good(token, purposes), User.is_active))
     if user is None:
@@ -120,11 +120,14 @@ async def owner(session: AsyncSession, *, token: str, purposes: Collection[Purpo
 async def use(
     session: AsyncSession, *, token: str, purposes: Collection[Purpose]
 ) -> tuple[OneTimeToken, User]:
-    """Use a token up: itself and its owner, locked. Of many that do so at once, one succeeds;
-    InvalidOneTimeToken for the others, as for any defect of the token or of its owner."""
+    """Use up a token; return it and its owner, locked.
+
+    Raise InvalidOneTimeToken for any defect of the token or of its owner, and for all but one of
+    several concurrent uses.
+    """
     is_good = _is_good(token, purposes)
     of_token = OneTimeToken.token_hash == _hash(token)
-    # The user before their tokens, as whoever issues one: two orders would be a deadlock.
+    # The user before their tokens, as `issue` does: two orders could deadlock.
     user_id = select(OneTimeToken.user_id).where(of_token).scalar_subquery()
     owning = select(User).where(User.id == user_id, User.is_active).with_for_update()
     user = await session.scalar(owning)
@@ -139,8 +142,8 @@ async def use(
 
 
 def _is_good(token: str, purposes: Collection[Purpose]) -> list[ColumnElement[bool]]:
-    """What holds for the row of a token that may be used now."""
-    # Nothing else is ever a token: what is malformed costs no statement.
+    """Return the conditions for the row of a token that may be used now."""
+    # A malformed token costs no statement.
     if not _TOKEN.fullmatch(token):
         raise InvalidOneTimeToken
     return [

@@ -1,9 +1,8 @@
-"""The outbox: mails are written with what causes them, then claimed, sent and ticked off.
+"""The outbox: mails are written with what causes them, then claimed, sent and marked as sent.
 
 A claim is a guarded UPDATE: of any number of processes one wins. It also sets the time of the
-next attempt, so the mail of a process that dies in the middle comes up again by itself. What is due
-goes by the database's clock: to a process whose own is ahead, a mail that is just being sent would
-be.
+next attempt, so the mail of a process that dies in the middle becomes due again by itself. What is
+due goes by the database's clock: a process whose own is ahead would take mails being sent for due.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from app.core.exceptions import MailAlreadySent
 from app.core.permissions import ADMIN_ROLE, Permission
 from app.db.paginated_queries import PaginatedQuery, filters_of
 from app.db.pagination import PageResult, Paginator
+from app.db.projections import Projection
 from app.db.rows import database_now, one_or_404
 from app.models.base import DatabaseNow, utc_now
 from app.models.outbox import MAX_ERROR, Mail, MailKind, MailState
@@ -79,7 +79,7 @@ def enqueue(
 
 
 async def due(session: AsyncSession, *, limit: int) -> Sequence[int]:
-    """Ids of mails to try now, the longest waiting first."""
+    """Return the ids of mails to try now, the longest waiting first."""
     statement = (
         select(Mail.id)
         .where(Mail.state.in_(_OPEN), Mail.next_attempt_at <= DatabaseNow())
@@ -90,9 +90,9 @@ async def due(session: AsyncSession, *, limit: int) -> Sequence[int]:
 
 
 async def claim(session: AsyncSession, *, mail_id: int) -> Mail | None:
-    """Take a due mail for one attempt; None when another process was faster.
+    """Claim a due mail for one attempt; return None when another process was faster.
 
-    A mail that has ended every process that tried it is given up here.
+    Give up a mail here whose every attempt ended its process.
     """
     now = await database_now(session)
     claimed = await session.execute(
@@ -110,7 +110,7 @@ async def claim(session: AsyncSession, *, mail_id: int) -> Mail | None:
 
 
 async def mark_sent(session: AsyncSession, *, claimed: Mail) -> None:
-    """Tick off a mail the server has taken."""
+    """Mark a mail as sent that the server has taken."""
     mail = await _still_claimed(session, claimed)
     if mail is not None:
         mail.state, mail.sent_at, mail.last_error = MailState.sent, utc_now(), None
@@ -164,7 +164,7 @@ def without_tokens(text: str) -> str:
 
 
 async def _still_claimed(session: AsyncSession, claimed: Mail) -> Mail | None:
-    """The mail, locked, unless its lease ran out and somebody else has taken it since."""
+    """Return the mail, locked, unless its lease ran out and another process has claimed it."""
     statement = select(Mail).where(
         Mail.id == claimed.id,
         Mail.state == MailState.sending,
@@ -175,9 +175,9 @@ async def _still_claimed(session: AsyncSession, claimed: Mail) -> Mail | None:
 
 
 async def retry(session: AsyncSession, *, mail_id: int) -> Mail:
-    """Make a mail due at once, with all its attempts; one that is just being sent is left to it.
+    """Make a mail due at once, with all its attempts; leave one that is being sent as it is.
 
-    Raises NotFound, MailAlreadySent.
+    Raise NotFound, MailAlreadySent.
     """
     mail = await one_or_404(session, select(Mail).where(Mail.id == mail_id).with_for_update())
     if mail.state == MailState.sent:
@@ -227,28 +227,31 @@ def _recipient_permissions() -> ScalarSelect[int]:
 
 
 async def list_mails(paginator: Paginator, *, query: MailQuery) -> PageResult[ListedMail]:
-    """Mails that match the filters, with the permissions of their recipients at this moment."""
+    """Return a page of the mails that match the filters, with their recipients' permissions."""
     given = filters_of(query)
-    return await paginator.paginate(_listing(tuple(given)), query, given)
+    page = await paginator.paginate(_listing(tuple(given)), query, given)
+    return page.of(_listed_mail)
 
 
 @cache
-def _listing(filters: tuple[str, ...]) -> PaginatedQuery[ListedMail]:
-    shown = [getattr(Mail, name) for name in _COLUMNS]
+def _listing(filters: tuple[str, ...]) -> PaginatedQuery:
     return PaginatedQuery(
         name="outbox",
         matching=select(Mail.id).where(*(_FILTERS[name] for name in filters)),
         id=Mail.id,
         keys={"created_at": Mail.created_at},
-        rows=lambda page: select(*shown, _recipient_permissions()).join(page, page.c.id == Mail.id),
-        item=_as_listed,
+        projection=Projection(
+            (*_COLUMNS, "recipient_permissions"),
+            Mail,
+            recipient_permissions=_recipient_permissions(),
+        ),
     )
 
 
-def _as_listed(row: tuple[Any, ...]) -> ListedMail:
-    mail = Mail(**dict(zip(_COLUMNS, row, strict=False)))
+def _listed_mail(item: dict[str, Any]) -> ListedMail:
     # The sum is NULL for a recipient without roles, and a Decimal on MariaDB.
-    bits = int(row[len(_COLUMNS)] or 0)
+    bits = int(item.pop("recipient_permissions") or 0)
+    mail = Mail(**item)
     held = None if mail.user_id is None else _permissions(bits)
     return ListedMail(mail, held)
 

@@ -1,4 +1,4 @@
-"""The permissions roles can grant: declared in code, listed like everything else."""
+"""The permissions roles can grant: declared in code, paged like the other resources."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LISTING = "permissions"
 def list_permissions(
     *, query: PermissionQuery, cursors: CursorSigner
 ) -> PageResult[PermissionInfo]:
-    """A page of the permissions, described in the request's language."""
+    """Return a page of the permissions, described in the request's language."""
     names: list[str] = sorted(Permission, reverse=query.sort.startswith("-"))
     total: Total | None = Total(len(names))
     sort: str = query.sort

@@ -18,7 +18,6 @@ from app.db.search import Search
 from app.models.posts import Post, PostStatus
 from app.models.search import PostSearch
 from app.models.tags import PostTag, Tag
-from app.models.users import User
 from app.schemas.posts import UserPostQuery
 
 
@@ -29,10 +28,10 @@ async def list_posts(
     query: UserPostQuery,
     author_id: int | None = None,
 ) -> PageResult[dict[str, Any]]:
-    """The posts a caller sees that match the filters, perhaps of one author alone.
+    """Return a page of the posts a caller sees that match the filters, or of those of one author.
 
-    Of an author who does not exist, or of whose posts the caller sees none, it is the same empty
-    page: it does not tell who has an account.
+    Return the same empty page for an author who does not exist and for one whose posts the
+    caller may not see: it does not disclose who has an account.
     """
     given = filters_of(query)
     if author_id is not None:
@@ -49,7 +48,7 @@ async def list_posts(
     if query.deleted and view is posts.PostVisibility.all:
         filters = (*filters, "deleted")
     held, leading = Held.few, _leading_filter(filters)
-    # Posts of an author come in the order of creation by the index.
+    # The index of an author's posts is already in the order of `created_at`.
     if leading and (leading, order) != ("author_id", "created_at"):
         held = await _HELD[leading].held(paginator, query, given)
     words = sought(query)
@@ -62,23 +61,23 @@ _OF_THE_TAG = select(func.coalesce(func.max(Tag.post_count), 0)).where(Tag.name 
 _TAGGED = Holders.of(Post, select(PostTag.post_id).where(PostTag.tag_id == _THE_TAG))
 _BY_AUTHOR = Holders.by(Post, Post.author_id == bindparam("author_id"))
 _IN_TRASH = Holders.by(Post, posts.in_trash(posts.PostVisibility.all))
-# Of these filters the first that is there may be written in several ways.
+# The first of these filters that is used may be written in several ways.
 _HELD = {"tag": _TAGGED, "author_id": _BY_AUTHOR, "deleted": _IN_TRASH}
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _FILTERS: Mapping[str, ColumnElement[bool]] = {
     "status": Post.status == bindparam("status"),
     "created_from": Post.created_at >= bindparam("created_from"),
     "created_to": Post.created_at < bindparam("created_to"),
-    # Of what `visible` says of drafts, what is left: databases would look for them among all posts.
+    # The part of `visible` about drafts: with all of it, databases would scan all posts.
     "mine": Post.author_id == posts.ME,
-    # In the order of publication all drafts come together: they need not be passed over.
+    # Drafts are adjacent in the order of publication: this skips them as one range.
     "unpublished": Post.published_order == _NEVER,
     "published": Post.published_order > _NEVER,
 }
 
 
 def _by_publication(view: posts.PostVisibility, query: UserPostQuery) -> list[str]:
-    """The filters that say of the order of publication what others say of the status."""
+    """Return the filters that express the status as ranges of the order of publication."""
     if query.status is PostStatus.draft:
         return ["unpublished"]
     sees_drafts = query.status is None and view is not posts.PostVisibility.public
@@ -86,12 +85,12 @@ def _by_publication(view: posts.PostVisibility, query: UserPostQuery) -> list[st
 
 
 def _leading_filter(filters: tuple[str, ...]) -> str:
-    """The filter that may be written in several ways; empty without one."""
+    """Return the filter that may be written in several ways, or an empty string."""
     return next((name for name in _HELD if name in filters), "")
 
 
 def _matching(filters: tuple[str, ...], held: Held) -> Select[Any]:
-    """Select posts; `held` says how the filter is written that is `_leading_filter`."""
+    """Return the query of the posts; `held` says how `_leading_filter` is written."""
     leading = _leading_filter(filters)
     conditions = [
         _HELD[name].filter(held if name == leading else Held.few)
@@ -109,7 +108,7 @@ def _counts(
     matching = _matching(filters, Held.count)
     if deleted:
         return [count_of(matching.where(posts.in_trash(view)))]
-    # The published ones are as many for everybody, and counted once; those of a tag are kept.
+    # Published posts are the same for every caller: count them once. A tag stores its count.
     published = count_of(matching.where(posts.visible(posts.PostVisibility.public)))
     others = matching.where(Post.status != PostStatus.published)
     parts = {
@@ -131,7 +130,7 @@ def _listing(
     held: Held,
     *,
     is_search: bool,
-) -> PaginatedQuery[dict[str, Any]]:
+) -> PaginatedQuery:
     matching = _matching(filters, held)
     if "deleted" not in filters:
         seen = posts.in_trash(view) if deleted else posts.visible(view)
@@ -147,12 +146,7 @@ def _listing(
             "published_at": Post.published_order,
             "title": Post.title,
         },
-        rows=lambda page: (
-            select(*posts.COLUMNS)
-            .join(page, page.c.id == Post.id)
-            .join(User, User.id == Post.author_id)
-        ),
-        item=posts.as_dict,
+        projection=posts.SHOWN,
         include_deleted=deleted,
         search=Search.of(PostSearch, Post.id) if is_search else None,
     )

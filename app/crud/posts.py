@@ -1,4 +1,4 @@
-"""Posts: who sees which, and what happens to them."""
+"""Posts: which ones a caller sees, and their create, update, delete and restore."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from app.core.permissions import Caller, Permission
 from app.core.words import index_words
 from app.crud import tags
 from app.db import guards, trash
-from app.db.projections import join_rows, rows_as_text, split_values
+from app.db.projections import Projection, texts
 from app.db.queries import PreparedQuery, QueryRunner
 from app.db.rows import flush_and_expunge, one_or_404, read_one
 from app.db.transactions import Transaction, session_transaction
@@ -26,37 +26,17 @@ from app.models.posts import Post, PostStatus
 from app.models.search import PostSearch
 from app.models.tags import PostTag, Tag
 from app.models.users import User
-from app.schemas.posts import PostCreate, PostUpdate
+from app.schemas import posts as schemas
 
 _LOADED = (joinedload(Post.author), selectinload(Post.labels))
 _TAGS = select(Tag.name).join(PostTag, PostTag.tag_id == Tag.id).where(PostTag.post_id == Post.id)
-_POST_COLUMNS = (
-    *("id", "title", "content", "status", "published_at", "version"),
-    *("created_at", "updated_at", "deleted_at"),
+SHOWN = Projection(
+    schemas.Post,
+    Post,
+    joins=[(User, User.id == Post.author_id)],
+    author=Projection(schemas.Author, User),
+    tags=texts(Tag.name, of=_TAGS.correlate(Post)),
 )
-COLUMNS = (
-    *(getattr(Post, name) for name in _POST_COLUMNS),
-    *(User.id, User.name, rows_as_text(Tag.name, of=_TAGS.correlate(Post))),
-)
-
-
-def as_dict(row: tuple[Any, ...]) -> dict[str, Any]:
-    """A post as `schemas.posts.Post` describes it."""
-    id_, title, content, status, published_at, version, *_ = row
-    created_at, updated_at, deleted_at, author_id, author_name, tags = row[6:12]
-    return {
-        "id": id_,
-        "title": title,
-        "content": content,
-        "status": status,
-        "published_at": published_at,
-        "tags": sorted(split_values(tags)),
-        "author": {"id": author_id, "name": author_name},
-        "version": version,
-        "created_at": created_at,
-        "updated_at": updated_at,
-        "deleted_at": deleted_at,
-    }
 
 
 class PostVisibility(Enum):
@@ -68,7 +48,7 @@ class PostVisibility(Enum):
 
     @classmethod
     def of(cls, caller: Caller | None) -> PostVisibility:
-        """Moderators see all posts; others, beside the published ones, their own."""
+        """Return `all` for moderators, `own` for other users, `public` for anonymous callers."""
         if caller is None:
             return cls.public
         return cls.all if caller.may(Permission.posts_moderate) else cls.own
@@ -82,8 +62,10 @@ def me_of(caller: Caller | None) -> dict[str, Any]:
 
 
 def visible(view: PostVisibility) -> ColumnElement[bool]:
-    """The live posts of a view: everybody sees the published ones, authors also their drafts.
-    The only place that says so. Has the parameter `caller_id`."""
+    """Return the condition for the live posts of a view: published ones, and the caller's drafts.
+
+    The only definition of it. Has the parameter `caller_id`.
+    """
     if view is PostVisibility.all:
         return true()
     published = Post.status == PostStatus.published
@@ -91,7 +73,10 @@ def visible(view: PostVisibility) -> ColumnElement[bool]:
 
 
 def in_trash(view: PostVisibility) -> ColumnElement[bool]:
-    """The deleted posts of a view: authors see their own. Has the parameter `caller_id`."""
+    """Return the condition for the deleted posts of a view: authors see their own.
+
+    Has the parameter `caller_id`.
+    """
     if view is PostVisibility.public:
         return false()
     deleted = Post.deleted_at.is_not(None)
@@ -99,30 +84,26 @@ def in_trash(view: PostVisibility) -> ColumnElement[bool]:
 
 
 _ONE = {
-    view: PreparedQuery(
-        select(*COLUMNS)
-        .join(User, User.id == Post.author_id)
-        .where(Post.id == bindparam("post_id"), visible(view))
-    )
+    view: PreparedQuery(SHOWN.select().where(Post.id == bindparam("post_id"), visible(view)))
     for view in PostVisibility
 }
 
 
 async def read(reader: QueryRunner, *, caller: Caller | None, post_id: int) -> dict[str, Any]:
-    """A live post the caller may see, or NotFound."""
+    """Return the live post if the caller may see it; raise NotFound otherwise."""
     query = _ONE[PostVisibility.of(caller)]
-    return as_dict(await read_one(reader, query, post_id=post_id, **me_of(caller)))
+    return SHOWN.item(await read_one(reader, query, post_id=post_id, **me_of(caller)))
 
 
 async def get_for_update(session: AsyncSession, *, caller: Caller, post_id: int) -> Post:
-    """A live post the caller may see, locked until the end of the transaction, or NotFound."""
+    """Return the live post, locked, if the caller may see it; raise NotFound otherwise."""
     statement = select(Post).where(Post.id == post_id, visible(PostVisibility.of(caller)))
     statement = statement.params(**me_of(caller)).options(*_LOADED)
     return await one_or_404(session, statement.with_for_update(of=Post))
 
 
 async def get_for_restore(session: AsyncSession, *, caller: Caller, post_id: int) -> Post:
-    """A post, live or in the trash, that the caller sees there; locked. NotFound otherwise."""
+    """Return the post, locked, if the caller sees it, live or in the trash; else raise NotFound."""
     view = PostVisibility.of(caller)
     is_there = in_trash(view) & Post.can_be_restored()
     seen = or_(Post.deleted_at.is_(None) & visible(view), is_there)
@@ -131,7 +112,7 @@ async def get_for_restore(session: AsyncSession, *, caller: Caller, post_id: int
     return await one_or_404(session, statement.with_for_update(of=Post))
 
 
-def create(transaction: Transaction, *, caller: Caller, data: PostCreate) -> dict[str, Any]:
+def create(transaction: Transaction, *, caller: Caller, data: schemas.PostCreate) -> dict[str, Any]:
     """Insert a post of the caller's and return it as reading it would.
 
     The caller is confirmed, and so locked, in this transaction: an author deleted at the same
@@ -148,13 +129,13 @@ def create(transaction: Transaction, *, caller: Caller, data: PostCreate) -> dic
     transaction.insert(PostSearch, id=post["id"], words=index_words(data.title, data.content))
     if data.tags:
         _give_tags(transaction, post["id"], data)
-    author = caller.user_id, caller.name
-    return as_dict((*[post[name] for name in _POST_COLUMNS], *author, join_rows(data.tags)))
+    author = {"id": caller.user_id, "name": caller.name}
+    return SHOWN.of({**post, "author": author, "tags": data.tags})
 
 
-def _give_tags(transaction: Transaction, post_id: int, data: PostCreate) -> None:
+def _give_tags(transaction: Transaction, post_id: int, data: schemas.PostCreate) -> None:
     is_published = data.status is PostStatus.published
-    ids = tags.get_or_create(transaction, names=data.tags, counted=is_published)
+    ids = tags.get_or_create(transaction, names=data.tags, counts_change=is_published)
     tags.link(transaction, post_id=post_id, tag_ids=ids)
     if is_published:
         tags.add(transaction, dict.fromkeys(ids, 1))
@@ -166,48 +147,50 @@ _AUTHOR = PreparedQuery(
 )
 
 
-async def update(session: AsyncSession, *, post: Post, data: PostUpdate) -> Post:
-    """Apply what the body holds, as one change; one that changes nothing keeps the version."""
+async def update(session: AsyncSession, *, post: Post, data: schemas.PostUpdate) -> Post:
+    """Apply the body as one change; keep the version if nothing changes."""
     changes: dict[str, Any] = data.model_dump()
     names = changes.pop("tags", post.tags)
     async with _counting(session, post):
         if names != post.tags:
-            counted = PostStatus.published in {post.status, changes.get("status", post.status)}
-            changes["labels"] = await _labels(session, post, names, counted=counted)
+            statuses = {post.status, changes.get("status", post.status)}
+            changes["labels"] = await _labels(
+                session, post, names, counts_change=PostStatus.published in statuses
+            )
         post.change(**changes)
     return post
 
 
 async def _labels(
-    session: AsyncSession, post: Post, names: list[str], *, counted: bool
+    session: AsyncSession, post: Post, names: list[str], *, counts_change: bool
 ) -> list[Tag]:
-    """The tags with these names, locked together with those that the post has."""
+    """Return the tags with these names; lock them together with those that the post has."""
     others = [label.id for label in post.labels]
-    get = partial(tags.get_or_create, names=names, counted=counted, others=others)
+    get = partial(tags.get_or_create, names=names, counts_change=counts_change, others=others)
     ids = await session_transaction(session, get)
     return [*await session.scalars(select(Tag).where(Tag.id.in_(ids)))]
 
 
 @asynccontextmanager
 async def _counting(session: AsyncSession, post: Post) -> AsyncIterator[None]:
-    """Write what the block changes about a (locked) post, and the counts of its tags with it."""
-    before = _counted(post)
+    """Flush the changes that the block makes to a (locked) post, and adjust its tags' counts."""
+    before = _counting_tag_ids(post)
     yield
     await session.flush()
-    after = _counted(post)
+    after = _counting_tag_ids(post)
     changes = dict.fromkeys(after - before, 1) | dict.fromkeys(before - after, -1)
     if changes:
         await session_transaction(session, partial(tags.shift, changes=changes))
 
 
-def _counted(post: Post) -> set[int]:
-    """The ids of the tags that count a post."""
+def _counting_tag_ids(post: Post) -> set[int]:
+    """Return the ids of the tags whose counts include a post."""
     is_counted = post.status == PostStatus.published and post.deleted_at is None
     return {label.id for label in post.labels} if is_counted else set()
 
 
 async def set_status(session: AsyncSession, *, post: Post, status: PostStatus) -> Post:
-    """Publish a post or take it back to a draft; it may be so already."""
+    """Publish a post or turn it back into a draft; do nothing if it is so already."""
     async with _counting(session, post):
         post.change(status=status)
     return post
@@ -228,7 +211,7 @@ async def restore(session: AsyncSession, *, post: Post) -> Post:
     brings it back.
     """
     if post.deleted_at is not None:
-        # Before the lock for reading: two who have that would both wait to write.
+        # Before the shared lock: two transactions that hold it would deadlock on this write.
         await guards.touch_user(session, post.author_id)
         if not await session_transaction(
             session, lambda transaction: transaction.rows(_AUTHOR, user_id=post.author_id)

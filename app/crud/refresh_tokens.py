@@ -1,8 +1,8 @@
 """Refresh tokens: each is used once, and every use gives the next.
 
-The next one is derived from the one before and a secret key. Whoever sends the same token again
-within the grace window (tabs that refresh together, a retry after a lost reply) gets the same
-answer, though nothing but hashes is stored. Later than that, somebody has a copy
+The next one is derived from the one before and a secret key. A client that sends the same token
+again within the grace window (tabs that refresh together, a retry after a lost reply) gets the same
+response, though only hashes are stored. A later use means that the token was copied
 (docs/adr/0014-refresh-tokens.md).
 """
 
@@ -45,7 +45,7 @@ class Grant:
 
 
 async def first(session: AsyncSession, *, login: LoginSession) -> Grant:
-    """The first token of a new (flushed) session."""
+    """Create the first token of a new (flushed) session."""
     return await _give(session, login, secrets.token_urlsafe(_BYTES), now=login.created_at)
 
 
@@ -61,7 +61,7 @@ async def renew(
 ) -> Grant:
     """Use a token up: its session lives on, with the next token.
 
-    Raises InvalidRefreshToken when it is unknown, its session over, its user disabled or deleted;
+    Raise InvalidRefreshToken when it is unknown, its session over, its user disabled or deleted;
     Invalid for a `scope` that is more than the session has (RFC 6749 §6).
     A token that was used longer than the grace window ago also ends its session: that, the audit
     event and the mail are committed before the refusal.
@@ -104,21 +104,21 @@ async def _locked_user(session: AsyncSession, token: str) -> User | None:
 
 
 async def _locked_session(session: AsyncSession, token: str) -> LoginSession | None:
-    """The session of a token, locked: whoever else uses one of its tokens waits."""
+    """Return the session of a token, locked: other uses of its tokens wait."""
     its_session = select(RefreshToken.session_id).where(_is(token)).scalar_subquery()
     statement = select(LoginSession).where(LoginSession.id == its_session)
     return await session.scalar(statement.with_for_update())
 
 
 async def _use_up(session: AsyncSession, token: str, now: datetime) -> bool:
-    """Whether this is the token's one use."""
+    """Mark the token as used; return whether it was unused."""
     unused = update(RefreshToken).where(_is(token), RefreshToken.used_at.is_(None))
     done = await session.execute(unused.values(used_at=now))
     return bool(cast("CursorResult[Any]", done).rowcount)
 
 
 async def _use_of(session: AsyncSession, token: str) -> tuple[RefreshToken, datetime]:
-    """A token that was used, and when."""
+    """Return the row of a used token, and the time of its use."""
     used = await session.scalar(select(RefreshToken).where(_is(token)))
     assert used is not None
     assert used.used_at is not None
@@ -143,10 +143,10 @@ def _within(grant: Grant, scope: str) -> Grant:
 
 
 async def _unused(session: AsyncSession, used: RefreshToken, token: str, keys: SecretKeys) -> str:
-    """The session's unused token, to which a used one has led: its successor or, where another
-    tab was faster still, a successor of that.
+    """Return the session's unused token that follows a used one: its successor or, when another
+    tab has used that too, a later one.
 
-    InvalidRefreshToken when the key it was derived by is not in use any more.
+    Raise InvalidRefreshToken when the key it was derived by is not in use any more.
     """
     later = select(RefreshToken.token_hash, RefreshToken.used_at).where(
         RefreshToken.session_id == used.session_id, RefreshToken.id > used.id
@@ -172,5 +172,5 @@ def _hash(token: str) -> str:
 
 
 def _text(mac: str) -> str:
-    """A derived token, in the form of a random one."""
+    """Return a derived token in the form of a random one."""
     return urlsafe_b64encode(bytes.fromhex(mac)).rstrip(b"=").decode()

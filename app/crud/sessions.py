@@ -20,22 +20,25 @@ from app.db import guards
 from app.db.changes import Act, Written
 from app.db.paginated_queries import PaginatedQuery
 from app.db.pagination import PageResult, Paginator
+from app.db.projections import Projection
 from app.db.queries import QueryRunner
 from app.models.audit_events import AuditAct
 from app.models.base import UtcDateTime, utc_now
 from app.models.sessions import MAX_IP, MAX_USER_AGENT, LoginSession
-from app.schemas.sessions import SessionQuery
+from app.schemas import sessions as schemas
 
-# Of one user at a time: whoever logs in once more ends the oldest.
+# Per user: one more login ends the oldest session.
 MAX_LIVE = 100
 
 
 async def begin(
     session: AsyncSession, *, user_id: int, idle_days: int, days: int, scope: str | None = None
 ) -> refresh_tokens.Grant:
-    """A new session of a (locked) user, for the client the request came from, with its first
-    refresh token. Of the user's permissions it has those of `scope` at most; raise Invalid for
-    a scope of which it would have none."""
+    """Begin a session of a (locked) user for the client of the request; return its first grant.
+
+    The session has at most the permissions of `scope`; raise Invalid for a scope of which the
+    user has none.
+    """
     # Who ends all sessions of the user, or counts them, may not miss this one.
     await guards.touch_user(session, user_id)
     context, now = request_context(), utc_now()
@@ -68,7 +71,7 @@ async def _end_the_oldest(session: AsyncSession, user_id: int) -> None:
 
 
 async def ips_of(session: AsyncSession, *, user_id: int) -> Sequence[str]:
-    """Where a user is logged in now, by address."""
+    """Return the IP addresses of a user's live sessions."""
     live = select(LoginSession.ip).where(
         LoginSession.user_id == user_id, LoginSession.ended_at.is_(None)
     )
@@ -81,7 +84,7 @@ async def log_out(session: AsyncSession, *, caller: Caller) -> None:
 
 
 async def end(session: AsyncSession, *, caller: Caller, session_id: int) -> None:
-    """End one of the caller's sessions, or NotFound."""
+    """End one of the caller's sessions; raise NotFound if there is no such live session."""
     if not await _end(session, caller, LoginSession.id == session_id):
         raise NotFound
 
@@ -92,7 +95,7 @@ async def end_others(session: AsyncSession, *, caller: Caller) -> None:
 
 
 async def _end(session: AsyncSession, caller: Caller, which: ColumnElement[bool]) -> int:
-    """End the caller's live sessions among some, and record each; how many there were."""
+    """End the caller's live sessions that match, and record each; return how many there were."""
     now = utc_now()
     live = select(LoginSession).where(
         which,
@@ -116,7 +119,7 @@ async def end_all(session: AsyncSession, *, user_id: int, but: int | None = None
 
 
 async def end_everybodys(session: AsyncSession) -> int:
-    """End every live session there is; how many there were."""
+    """End every live session; return how many there were."""
     ended = await session.execute(_ending().where(LoginSession.expires_at > utc_now()))
     return cast("CursorResult[Any]", ended).rowcount
 
@@ -125,14 +128,7 @@ def _ending() -> Update:
     return update(LoginSession).where(LoginSession.ended_at.is_(None)).values(ended_at=utc_now())
 
 
-_NAMES = ("id", "created_at", "last_used_at", "expires_at", "ip", "user_agent")
-_COLUMNS = [getattr(LoginSession, name) for name in _NAMES]
-
-
-def _as_dict(row: tuple[Any, ...]) -> dict[str, Any]:
-    return dict(zip(_NAMES, row, strict=False))
-
-
+_SHOWN = Projection(schemas.Session, LoginSession, without=["current"])
 _LIVE_OF_USER = PaginatedQuery(
     name="sessions",
     matching=select(LoginSession.id).where(
@@ -142,22 +138,21 @@ _LIVE_OF_USER = PaginatedQuery(
     ),
     id=LoginSession.id,
     keys={"created_at": LoginSession.created_at, "last_used_at": LoginSession.last_used_at},
-    rows=lambda page: select(*_COLUMNS).join(page, page.c.id == LoginSession.id),
-    item=_as_dict,
+    projection=_SHOWN,
 )
 
 
 async def list_own(
-    paginator: Paginator, *, caller: Caller, query: SessionQuery
+    paginator: Paginator, *, caller: Caller, query: schemas.SessionQuery
 ) -> PageResult[dict[str, Any]]:
-    """The caller's live sessions, as `schemas.sessions.Session` describes them."""
+    """Return a page of the caller's live sessions, as `schemas.sessions.Session` describes them."""
     # In whole seconds: what is remembered is found again by these values.
     given = {"user_id": caller.user_id, "now": utc_now().replace(microsecond=0)}
     page = await paginator.paginate(_LIVE_OF_USER, query, given)
     return page.of(lambda item: item | {"current": item["id"] == caller.session_id})
 
 
-# What a transaction must write to change who somebody is. New sessions and accounts do not.
+# The writes that can change what a token authenticates. New sessions and accounts cannot.
 _SHAPING: tuple[Written, ...] = (
     ("sessions", Act.change),
     ("users", Act.change),
@@ -178,11 +173,11 @@ class _Remembered:
 
 
 class TokenAuthenticator:
-    """Who is behind a token, as things stand now.
+    """Authenticate tokens against the current state of the database.
 
-    Remembered for less than a second, and no longer than until this process writes anything
-    that could change the answer: what is revoked here is over at once, what another process
-    revokes within a second. Nothing outlives the process.
+    Remember a result for less than a second, and no longer than until this process writes
+    anything that could change it: what this process revokes ends at once, what another process
+    revokes within a second. The memory is not shared.
     """
 
     def __init__(self, reader: QueryRunner, tokens: AccessTokens) -> None:
@@ -209,7 +204,7 @@ class TokenAuthenticator:
         return caller
 
     async def of(self, *, user_id: int, session_id: int) -> Caller:
-        """The caller of a session as the database knows them now, or InvalidToken."""
+        """Return the caller of a session as the database knows them; else raise InvalidToken."""
         who = {"user_id": user_id, "session_id": session_id}
         rows = await self._reader.rows(authorization.CALLER, authorization.caller_parameters(**who))
         return authorization.caller_of(rows, **who)

@@ -1,6 +1,6 @@
-"""Tags: made when a post first uses them, with the number of published posts that have each.
+"""Tags: created when a post first uses them, with the number of published posts that have each.
 
-`Tag.post_count` is kept: whatever makes a post count, or count no longer, changes it in the same
+`Tag.post_count` is stored: each change of a post that affects it updates it in the same
 transaction, by `shift` or by `add` (docs/adr/0029-counts-of-tags.md). Tags are locked after posts,
 by ascending id.
 """
@@ -19,6 +19,7 @@ from app.core.words import index_words
 from app.db.changes import Act
 from app.db.paginated_queries import PaginatedQuery, sought
 from app.db.pagination import PageResult, Paginator
+from app.db.projections import Projection
 from app.db.queries import PreparedQuery
 from app.db.search import Search
 from app.db.statements import Change
@@ -26,7 +27,7 @@ from app.db.transactions import Transaction, session_transaction
 from app.models.posts import Post, PostStatus
 from app.models.search import TagSearch
 from app.models.tags import MAX_TAGS, PostTag, Tag
-from app.schemas.tags import TagQuery
+from app.schemas import tags as schemas
 
 # How many tags a statement has room for: those of most posts, of any, a part of an author's.
 _FEW, _MANY = 4, 500
@@ -34,43 +35,44 @@ _PAGE = 5_000
 
 
 def get_or_create(
-    transaction: Transaction, *, names: list[str], counted: bool, others: Collection[int] = ()
+    transaction: Transaction, *, names: list[str], counts_change: bool, others: Collection[int] = ()
 ) -> list[int]:
-    """Return the ids of the tags with these (normalised) names; make the missing ones.
+    """Return the ids of the tags with these (normalised) names; create the missing ones.
 
-    They are locked until the end of the transaction, so that none is purged as unused before the
-    post that gets it is there; `counted` says that their counts will change. `others` are ids of
+    Lock them until the end of the transaction, so that none is purged as unused before the post
+    is linked to it; `counts_change` says whether their counts will change. `others` are ids of
     tags whose counts will change too: all are locked at once, in the order of all locks.
     """
     if not names:
         return []
-    made: set[str] = set()
+    inserted: set[str] = set()
     while True:
         width = _room_for(names)
         given = _padded("name", names, width)
         found = {name: id_ for id_, name in transaction.rows(_named(width), **given)}
-        # Before any lock on a tag that others can see, and in one order: no two that make tags
-        # can wait for each other.
+        # Before any lock on a committed tag, and in one order: two transactions that create tags
+        # cannot deadlock.
         missing = sorted(set(names) - found.keys())
         for name in missing:
             transaction.insert_if_missing(Tag, name=name)
-        made.update(missing)
-        # Over again for one that was made here, or purged between the two.
-        if not missing and _lock(transaction, {*found.values(), *others}, counted=counted):
-            for name in sorted(made):
+        inserted.update(missing)
+        # Read again after an insert, or after a purge between the read and the lock.
+        locked_ids = {*found.values(), *others}
+        if not missing and _lock(transaction, locked_ids, counts_change=counts_change):
+            for name in sorted(inserted):
                 transaction.insert_if_missing(TagSearch, id=found[name], words=index_words(name))
             return list(found.values())
 
 
 def link(transaction: Transaction, *, post_id: int, tag_ids: Collection[int]) -> None:
-    """Give a post (locked) tags, at most MAX_TAGS."""
+    """Link a (locked) post to tags, at most MAX_TAGS."""
     width = _room_for(tag_ids)
     transaction.change(_linking(width), post_id=post_id, **_padded("id", sorted(tag_ids), width))
 
 
 def shift(transaction: Transaction, changes: Mapping[int, int]) -> None:
-    """Lock tags, and add to the count of each what stands beside its id."""
-    _lock(transaction, changes, counted=True)
+    """Lock tags, and add to the count of each the value that `changes` maps its id to."""
+    _lock(transaction, changes, counts_change=True)
     add(transaction, changes)
 
 
@@ -85,30 +87,30 @@ def add(transaction: Transaction, changes: Mapping[int, int]) -> None:
             transaction.change(_adding(width), by=by, **_padded("id", part, width))
 
 
-def _lock(transaction: Transaction, ids: Iterable[int], *, counted: bool) -> bool:
-    """Lock tags by ascending id; return whether all of them are there."""
+def _lock(transaction: Transaction, ids: Iterable[int], *, counts_change: bool) -> bool:
+    """Lock tags by ascending id; return whether all of them exist."""
     are_there = True
     for part in _parts(ids):
         width = _room_for(part)
-        found = transaction.rows(_locking(width, counted), **_padded("id", part, width))
+        found = transaction.rows(_locking(width, counts_change), **_padded("id", part, width))
         are_there &= len(found) == len(part)
     return are_there
 
 
 def _parts(ids: Iterable[int]) -> Iterator[list[int]]:
-    """Ascending ids in parts of at most _MANY."""
+    """Yield the ids, ascending, in parts of at most _MANY."""
     ordered = sorted(ids)
     for start in range(0, len(ordered), _MANY):
         yield ordered[start : start + _MANY]
 
 
 def _room_for(values: Collection[Any]) -> int:
-    """How many values the statement takes that is run for so many."""
+    """Return the width of the smallest prepared statement that has room for the values."""
     return next(width for width in (_FEW, MAX_TAGS, _MANY) if len(values) <= width)
 
 
 def _padded(name: str, values: list[Any], width: int) -> dict[str, Any]:
-    """Parameters for a list of a fixed length: the last value stands in for those there are not."""
+    """Return parameters for a list of a fixed length; the last value fills the free places."""
     return {f"{name}_{n}": values[min(n, len(values) - 1)] for n in range(width)}
 
 
@@ -130,15 +132,15 @@ def _linking(width: int) -> Change:
 
 
 @cache
-def _locking(width: int, counted: bool) -> PreparedQuery:
-    """Lock for a change of the count, or only against deletion.
+def _locking(width: int, counts_change: bool) -> PreparedQuery:
+    """Return the query that locks tags for a change of their counts, or only against deletion.
 
     On MariaDB by the primary key, whatever the planner prefers for a small table: rows are locked
     in the order of the index that is read.
     """
     statement = select(Tag.id).where(Tag.id.in_(_ids(width))).order_by(Tag.id)
     statement = statement.with_hint(Tag, "FORCE INDEX (PRIMARY)", "mysql")
-    return PreparedQuery(statement.with_for_update(read=not counted, key_share=True))
+    return PreparedQuery(statement.with_for_update(read=not counts_change, key_share=True))
 
 
 @cache
@@ -168,8 +170,10 @@ _WITH_AUTHOR = PreparedQuery(
 
 
 async def shift_with_author(session: AsyncSession, *, user_id: int, by: int) -> None:
-    """Add to the counts of tags for each published post that is in the trash with its author,
-    whom this transaction has locked: so nobody else changes those posts meanwhile."""
+    """Add to the counts of tags for each published post that is in the trash with its author.
+
+    This transaction has locked the author: no other one changes those posts meanwhile.
+    """
     await session_transaction(session, partial(_shift_with_author, user_id=user_id, by=by))
 
 
@@ -180,24 +184,26 @@ def _shift_with_author(transaction: Transaction, user_id: int, by: int) -> None:
         after = found[-1][0]
 
 
-# --- Listing -------------------------------------------------------------------------------------
+# --- List ----------------------------------------------------------------------------------------
 
 
-async def list_tags(paginator: Paginator, *, query: TagQuery) -> PageResult[dict[str, Any]]:
-    """Tags of published posts. A tag that only drafts have is as invisible as they are."""
+async def list_tags(paginator: Paginator, *, query: schemas.TagQuery) -> PageResult[dict[str, Any]]:
+    """Return a page of the tags of published posts; a tag that only drafts have is left out."""
     words = sought(query)
     return await paginator.paginate(_listing(is_search=bool(words)), query, words)
 
 
+_SHOWN = Projection(schemas.TagCount, Tag)
+
+
 @cache
-def _listing(*, is_search: bool) -> PaginatedQuery[dict[str, Any]]:
+def _listing(*, is_search: bool) -> PaginatedQuery:
     return PaginatedQuery(
         name="tags",
         matching=select(Tag.id).where(Tag.post_count > 0),
         id=Tag.id,
         keys={"name": Tag.name, "post_count": Tag.post_count},
-        rows=lambda page: select(Tag.id, Tag.name, Tag.post_count).join(page, page.c.id == Tag.id),
-        item=lambda row: {"id": row[0], "name": row[1], "post_count": row[2]},
+        projection=_SHOWN,
         search=Search.of(TagSearch, Tag.id) if is_search else None,
     )
 
@@ -211,7 +217,7 @@ _TRUE_COUNT = (
     select(func.count())
     .select_from(PostTag)
     .join(Post, Post.id == PostTag.post_id)
-    # Said here: what hides the trash does not reach into every expression.
+    # Explicit: the filter that hides the trash does not reach into every expression.
     .where(PostTag.tag_id == Tag.id, Post.status == PostStatus.published, Post.deleted_at.is_(None))
     .correlate(Tag)
     .scalar_subquery()
@@ -230,7 +236,7 @@ async def find_miscounted(session: AsyncSession, *, after: int) -> tuple[int, li
 
 
 def _grouped(sizes: Iterable[tuple[int, int]]) -> Iterator[tuple[list[int], int]]:
-    """Tags in groups that have at most LINKS_BATCH posts together, or are one tag with more."""
+    """Yield groups of tags with at most LINKS_BATCH posts in total, or of one tag with more."""
     group: list[int] = []
     total = 0
     for tag_id, size in sizes:
@@ -246,25 +252,25 @@ def _grouped(sizes: Iterable[tuple[int, int]]) -> Iterator[tuple[list[int], int]
 async def _miscounted(session: AsyncSession, ids: list[int], size: int) -> Sequence[int]:
     if size > LINKS_BATCH:
         (tag_id,) = ids
-        kept = await session.scalar(select(Tag.post_count).where(Tag.id == tag_id))
-        return [] if kept == await _true_count(session, tag_id) else ids
+        stored = await session.scalar(select(Tag.post_count).where(Tag.id == tag_id))
+        return [] if stored == await _true_count(session, tag_id) else ids
     differs = select(Tag.id).where(Tag.id.in_(ids), Tag.post_count != _TRUE_COUNT)
     return (await session.scalars(differs.order_by(Tag.id))).all()
 
 
 async def recount(session: AsyncSession, *, tag_id: int) -> int:
-    """Set the count of a tag right; return how many were wrong: 1 or 0.
+    """Correct the count of a tag; return how many were wrong: 1 or 0.
 
-    Whoever changes it holds the tag until the commit: what is counted behind the lock misses no
-    post of a transaction that has counted, and has none of one that is yet to count.
+    A transaction that changes the count locks the tag until it commits: under that lock, the
+    posts found here are those that the stored count must include.
     """
     locked = select(Tag.post_count).where(Tag.id == tag_id).with_for_update(key_share=True)
-    kept = (await session.execute(locked)).scalar_one_or_none()
+    stored = (await session.execute(locked)).scalar_one_or_none()
     true = await _true_count(session, tag_id)
-    if kept is None or kept == true:
+    if stored is None or stored == true:
         return 0
-    mended = update(Tag).where(Tag.id == tag_id).values(post_count=true)
-    await session.execute(mended, execution_options={"synchronize_session": False})
+    correction = update(Tag).where(Tag.id == tag_id).values(post_count=true)
+    await session.execute(correction, execution_options={"synchronize_session": False})
     return 1
 
 

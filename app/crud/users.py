@@ -1,4 +1,4 @@
-"""Accounts: made, found, changed, put in the trash and taken out of it."""
+"""Accounts: create, find, update, delete and restore them."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ async def register(
     policy: Policy,
     keys: SecretKeys,
 ) -> User:
-    """A new account with the role `user`, and its welcome mail with a link that confirms the
+    """Create an account with the role `user`, and its welcome mail with a link that confirms the
     address, in one transaction.
 
-    Raises Invalid for a weak password and EmailTaken.
+    Raise Invalid for a weak password, and EmailTaken.
     """
     refuse_weak(data.password, policy, email=data.email, name=data.name)
     password_hash = await passwords.hash(data.password)
@@ -72,8 +72,8 @@ async def register(
 
 
 async def create(session: AsyncSession, *, data: UserCreate, keys: SecretKeys) -> User:
-    """A new account without a password, with the role `user`, and the mail that invites them to
-    set one. Raises EmailTaken."""
+    """Create an account with the role `user` and no password, and the mail that invites the user
+    to set one; raise EmailTaken."""
     user = User(**data.model_dump(), email_key=email_key(data.email))
     await _add(session, user, roles=[USER_ROLE])
     audit_events.record(session, AuditAct.user_created, user, roles=[USER_ROLE])
@@ -91,7 +91,7 @@ async def create_admin(
     password_hash: str,
     locale: str = DEFAULT_LOCALE,
 ) -> User:
-    """An account with the role `admin`. Raises EmailTaken."""
+    """Create an account with the role `admin`; raise EmailTaken."""
     user = User(
         email=email,
         email_key=email_key(email),
@@ -130,10 +130,10 @@ class Credentials(NamedTuple):
 
 
 async def find_credentials(session: AsyncSession, *, email: str) -> Credentials | None:
-    """Those of the live account with an address, disabled or not; None when there is none.
+    """Return the credentials of the live account with an address, disabled or not, if there is one.
 
-    Three columns, no object: to load a user takes long enough to tell from outside that there
-    is one.
+    Read three columns, no object: loading a user takes long enough to disclose by its time that
+    there is one.
     """
     known = normal_email(email)
     if known is None:
@@ -145,7 +145,7 @@ async def find_credentials(session: AsyncSession, *, email: str) -> Credentials 
 
 
 async def lock_unchanged(session: AsyncSession, account: Credentials | User) -> User | None:
-    """The account, locked, if it is still what was verified."""
+    """Return the account, locked, if it is still as it was verified."""
     statement = select(User).where(
         User.id == account.id, User.password_hash == account.password_hash, User.is_active
     )
@@ -155,7 +155,7 @@ async def lock_unchanged(session: AsyncSession, account: Credentials | User) -> 
 async def get_for_update(
     session: AsyncSession, *, user_id: int, include_deleted: bool = False
 ) -> User:
-    """A user, locked, with their roles and what these permit, or NotFound."""
+    """Return a user, locked, with their roles and permissions; raise NotFound otherwise."""
     statement = select(User).where(User.id == user_id).options(_WITH_PERMISSIONS)
     if include_deleted:
         statement = statement.where(User.deleted_at.is_(None) | User.can_be_restored())
@@ -164,8 +164,8 @@ async def get_for_update(
 
 
 async def update(session: AsyncSession, *, user: User, data: ProfileUpdate | UserUpdate) -> User:
-    """Apply what the body holds. Disabling ends every session, and what was mailed opens
-    nothing any more; raises LastAdmin."""
+    """Apply the body. Disabling ends every session and withdraws every mailed link; raise
+    LastAdmin for the last admin."""
     changes: dict[str, Any] = data.model_dump()
     if user.is_active and changes.get("is_active") is False:
         await admins.ensure_not_last_admin(session, without=user.id)
@@ -199,7 +199,7 @@ async def soft_delete(session: AsyncSession, *, user: User) -> None:
 
 
 async def _revoke_access(session: AsyncSession, user: User) -> None:
-    """End their sessions, make what was mailed worthless, and repeat no answer about them."""
+    """End the user's sessions, withdraw their links and delete their stored responses."""
     await sessions.end_all(session, user_id=user.id)
     await one_time_tokens.withdraw(session, user=user, purposes=[*Purpose])
     await idempotency_keys.delete_of_user(session, user_id=user.id)
@@ -208,7 +208,7 @@ async def _revoke_access(session: AsyncSession, user: User) -> None:
 async def restore(session: AsyncSession, *, user: User) -> User:
     """Take a user out of the trash, with what went in with them.
 
-    Raises EmailTaken when somebody else has the address by now. A live user stays as they are.
+    Raise EmailTaken when another account has the address by now. A live user stays as they are.
     """
     if user.deleted_at is not None:
         user.restore()

@@ -1,7 +1,7 @@
-"""aiomysql, imported also where the process runs as a user without a name.
+"""Import aiomysql also where the process runs as a user without a name.
 
-It asks for one, and Python 3.13 tells it so by an error that it does not expect: a container's
-user (`runAsUser` in Kubernetes, any on OpenShift) has no line in /etc/passwd.
+aiomysql asks for one, and does not handle the error that Python 3.13 raises if there is none: the
+user of a container (`runAsUser` in Kubernetes, any on OpenShift) has no line in /etc/passwd.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the transactions of this process have written, by table: what is remembered goes by it."""
+"""Count the writes of this process by table: caches are invalidated by these counts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from sqlalchemy import UpdateBase, event
 from sqlalchemy.orm import ORMExecuteState, Session
 
-# Where a session keeps it.
+# The key in `Session.info`.
 WRITTEN = "cimiento_written"
 
 
 class Act(Enum):
-    """What is done to rows: made, or changed and deleted."""
+    """What is done to rows: inserted, or changed and deleted."""
 
     insert = 1
     change = 2
@@ -35,7 +35,7 @@ class Changes:
         self._counts.update(written)
 
     def version(self, *written: Written) -> int:
-        """A number that grows with every transaction that wrote any of these."""
+        """Return a number that grows with every transaction that wrote any of these."""
         return sum([self._counts[each] for each in written])
 
 
@@ -45,7 +45,7 @@ def note_written(session: Session, table: str, act: Act) -> None:
 
 
 def written_by(session: Session) -> set[Written]:
-    """What a session's transaction has written so far."""
+    """Return what a session's transaction has written so far."""
     found: set[Written] = session.info.get(WRITTEN, set())
     return found
 

@@ -1,4 +1,4 @@
-"""Positions in listings, as clients are given them."""
+"""Cursors: encrypted positions in listings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PADDED_TO = 64
 
 
 class CursorSigner:
-    """Positions in a listing, encrypted: AES-SIV (RFC 5297) with keys of their own.
+    """Encrypts positions in listings: AES-SIV (RFC 5297) with keys of their own.
 
     Equal positions make equal cursors, so that a page that is read again is the same to the byte.
     Lengths are rounded up: they tell next to nothing of a title or an address.

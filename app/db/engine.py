@@ -35,7 +35,7 @@ T = TypeVar("T")
 POOL_TIMEOUT_SECONDS = 3
 POOL_RECYCLE_SECONDS = 1800
 STATEMENT_SECONDS = 10
-# In a transaction, without a statement: what holds its locks so long has been forgotten.
+# Idle in a transaction: one that holds its locks so long has been abandoned.
 IDLE_SECONDS = 60
 _READONLY = "cimiento_readonly"
 _CLUSTER = "cimiento_cluster"
@@ -89,7 +89,7 @@ class Database:
 
     @asynccontextmanager
     async def begin(self, *, readonly: bool = False) -> AsyncIterator[AsyncSession]:
-        """A session whose transaction commits at the end of the block, or leaves no trace.
+        """Open a session whose transaction commits at the end of the block, or is rolled back.
 
         No connection is taken before the first statement, so what comes before it (hashing a
         password) holds no lock. Read-only transactions never wait for writers on SQLite.
@@ -107,9 +107,9 @@ class Database:
             self.changes.note(written)
 
     async def transact(self, work: Callable[[Connection, set[Written]], T]) -> T:
-        """One plain function as a transaction, without a session; it says what it has written.
+        """Run a plain function as a transaction, without a session; it records what it writes.
 
-        Commits when the function returns, or leaves no trace. Called again, once, if the connection
+        Commit when the function returns, or roll back. Call it again, once, if the connection
         turns out to be gone before the COMMIT.
         """
         written: set[Written] = set()
@@ -163,17 +163,17 @@ def on_cluster(connection: Connection) -> bool:
 
 
 def _refuse_if_cancelled() -> None:
-    # `wait_for` before Python 3.12 is one that swallows it: whoever was told 503 because time
-    # was up must not find it done.
+    # `wait_for` before Python 3.12 swallows it: a request that was answered 503 because time was
+    # up must not be committed.
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
 
 
 def connect(settings: Settings, *, direct: bool = False) -> Database:
-    """The database of the settings; `direct` past a pooler, for what is bound to a session.
+    """Return the database of the settings; `direct` past a pooler, for what is bound to a session.
 
-    Nothing is connected to before the first use.
+    Open no connection before the first use.
     """
     url = settings.direct_url if direct else settings.url
     if url.get_backend_name() == "sqlite":
@@ -224,7 +224,7 @@ def _engine(settings: Settings, url: URL, *, pings: bool = False, **options: Any
 
 
 def _driver(settings: Settings, url: URL) -> dict[str, Any]:
-    """What a server's driver is given for every connection. Others are spared the driver."""
+    """Return the arguments of a server's connections. Import only the driver in use."""
     found: dict[str, Any] = {}
     if "connect_timeout" not in url.query:
         found["connect_timeout"] = POOL_TIMEOUT_SECONDS
@@ -244,7 +244,7 @@ def _driver(settings: Settings, url: URL) -> dict[str, Any]:
 _MARIADB_SESSION = (
     "SET SESSION sql_mode='STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,"
     "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', time_zone='+00:00', "
-    # MySQL 8 cuts what is gathered into one text at 1 KiB.
+    # MySQL 8 cuts the result of GROUP_CONCAT at 1 KiB.
     f"innodb_lock_wait_timeout={LOCK_WAIT_SECONDS}, group_concat_max_len=1048576"
     # Each server reads its own comment: MariaDB counts seconds, MySQL 8 milliseconds.
     f"/*M!100100 , max_statement_time={STATEMENT_SECONDS} */"

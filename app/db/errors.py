@@ -26,7 +26,7 @@ from app.db.failures import causes, errno_of, original_of, raised, sqlstate_of
 _TRANSIENT_ERRNOS = {1205, 1213, 1020}
 _TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03"}
 _SQLITE_BUSY = re.compile(r"database (table )?is locked")
-# What a statement is told after the one that really failed: the transaction, or its savepoint, is
+# The error of a statement after the one that really failed: the transaction, or its savepoint, is
 # gone. MariaDB drops both in a deadlock, SQLite when its disk fails.
 _GONE_ERRNO, _GONE_SQLSTATES = 1305, {"25P02", "3B001"}
 _SQLITE_GONE = re.compile(r"no such savepoint|no transaction is active")
@@ -42,10 +42,10 @@ _OUTAGE_SQLSTATE_CLASSES = ("08", "53", "57", "25006")
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same transaction may well succeed when run again at once.
+    """Return whether the same transaction may succeed when run again at once.
 
-    Also where what says so is hidden behind another error: a savepoint that is gone with its
-    transaction, a clean-up that failed, a group.
+    Look also behind other errors: a savepoint that is gone with its transaction, a clean-up that
+    failed, a group.
     """
     return any(_asks_to_run_again(each) or _is_aftermath(each) for each in causes(error))
 
@@ -60,7 +60,7 @@ def _asks_to_run_again(error: BaseException) -> bool:
 
 
 def _is_aftermath(error: BaseException) -> bool:
-    """Whether an error says only that the transaction has failed before."""
+    """Return whether an error says only that the transaction has failed before."""
     if isinstance(error, PendingRollbackError):
         return True
     original = original_of(error)
@@ -72,9 +72,9 @@ def _is_aftermath(error: BaseException) -> bool:
 
 
 def refusal_of(error: Exception) -> AppError | None:
-    """What a database error means to a caller; None for a defect of ours.
+    """Return the response to a database error; None for a defect of the app.
 
-    A key that no crud verb saw taken, or gone, is a race that somebody else won.
+    A key conflict that no crud function handled is a race that another transaction won.
     """
     if is_outage(error):
         return Unavailable()
@@ -90,7 +90,7 @@ def _is_lost_race(error: BaseException) -> bool:
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether the database is away, full or too slow: the request itself was not at fault."""
+    """Return whether the database is away, full or too slow: the request was not at fault."""
     return any(isinstance(each, ConnectionError | TimeoutError) for each in raised(error)) or any(
         _asks_to_run_again(each) or _is_away(each) for each in causes(error)
     )
@@ -110,7 +110,7 @@ def _is_away(error: BaseException) -> bool:
             isinstance(error, OperationalError | InterfaceError)
             and not sqlstate_of(original)
             and errno_of(original) is None
-            # SQLite's word for a statement that is wrong: no such table, a syntax error.
+            # SQLite's name for an invalid statement: no such table, a syntax error.
             and getattr(original, "sqlite_errorname", None) != "SQLITE_ERROR"
         )
     )

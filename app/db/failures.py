@@ -84,7 +84,7 @@ def described(error: BaseException) -> dict[str, Any]:
 
 
 def is_of_database(error: BaseException) -> bool:
-    """Whether an error's text, or that of anything behind it, may hold what is in the database."""
+    """Return whether the text of an error, or of any behind it, may hold data of the database."""
     kinds = (StatementError, PendingRollbackError)
     return any(isinstance(each, kinds) or original_of(each) for each in causes(error))
 
@@ -100,7 +100,7 @@ def trace_of(error: BaseException) -> str:
 
 
 def _where(chain: list[BaseException]) -> str:
-    """The innermost frames of `app/` that a chain of errors went through, the very innermost first.
+    """Return the innermost frames of `app/` in a chain of errors, the very innermost first.
 
     All of the chain: an error that was caught has not passed the functions around it.
     """

@@ -1,4 +1,4 @@
-"""Whether a database is fit for the app: it holds all of Unicode, and is not somebody else's."""
+"""Check a database: it must hold all of Unicode, and not belong to another application."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy.engine import Inspector
 VERSIONS = "alembic_version"
 # Revisions are numbers that count up: those of a newer version, which this one does not know, too.
 _REVISION = re.compile(r"(?!0000)[0-9]{4}")
-# Columns that ours have had from the first revision on, and hardly anybody else's.
+# Columns that our tables have had from the first revision on, and hardly any others.
 _MARKS = {"users": {"email_key", "password_hash"}, "outbox": {"recipient", "next_attempt_at"}}
 _CHARSETS = "SELECT @@character_set_client, @@character_set_connection, @@character_set_results"
 # Words are kept in ASCII on purpose: other characters are written out in it.
@@ -66,12 +66,15 @@ def _strange_revisions(
 ) -> str | None:
     revisions = _revisions(connection, looked)
     if revisions is None or any(not _REVISION.fullmatch(each) for each in revisions):
-        return f"{VERSIONS} is somebody else's: revision {', '.join(revisions or ['unknown'])}"
+        found = ", ".join(revisions or ["unknown"])
+        return f"{VERSIONS} belongs to another application: revision {found}"
     if len(revisions) > 1:
-        return f"{VERSIONS} is somebody else's: it has {len(revisions)} revisions"
+        return f"{VERSIONS} belongs to another application: it has {len(revisions)} revisions"
     # Looked for once more: others may be migrating it for the first time just now.
     if revisions and not _named_like_ours(inspect(connection), tables):
-        return f"{VERSIONS} is somebody else's: at {revisions[0]}, with none of our tables"
+        return (
+            f"{VERSIONS} belongs to another application: at {revisions[0]}, with none of our tables"
+        )
     return None
 
 
@@ -95,5 +98,5 @@ def _unmarked(looked: Inspector, named: list[str]) -> str | None:
     for table in named:
         columns = {column["name"] for column in looked.get_columns(table)}
         if missing := _MARKS.get(table.lower(), set()) - columns:
-            return f"{table} is somebody else's: it has no column {min(missing)}"
+            return f"{table} belongs to another application: it has no column {min(missing)}"
     return None

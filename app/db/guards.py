@@ -21,7 +21,7 @@ from app.models.users import User
 
 def touch_session(transaction: Transaction, session_id: int) -> None:
     """Conflict with whatever ends a (locked) session, or takes a role from its user."""
-    # Asked here: every new post comes by, and to put a condition together takes its time.
+    # Checked first: each new post runs this, and building a condition takes time.
     if transaction.is_cluster:
         transaction.touch(LoginSession, LoginSession.id == session_id)
 

@@ -1,8 +1,8 @@
-"""Filters by what rows have (a tag, a role), written in one way for what few have, in another for
-what many do.
+"""Filters by what rows have (a tag, a role), written in one way if few rows have it, in another if
+many do.
 
-Few: find their ids, then sort them. Many: go through all rows in the order of the page and ask each
-whether it has it, until the page is full. Optimisers do not know which it is: MariaDB and SQLite
+Few: find their ids, then sort them. Many: scan all rows in the order of the page and test each,
+until the page is full. Optimisers do not know which it is: MariaDB and SQLite
 sort a third of a million posts for 20 of them, PostgreSQL walks through a million for the 20 of a
 rare tag.
 """
@@ -29,7 +29,7 @@ from app.schemas.pages import PageQuery
 # are of them. The two are equal where there are this times the root of the first: the root of a
 # third of a table's rows, which are taken as a million.
 _ROOT_OF_ROWS = 600
-# Rows that hold it themselves are asked by reading the index that is walked through.
+# A condition on the row itself is tested in the index that is scanned.
 _ROOT_OF_ROWS_THEMSELVES = 250
 
 
@@ -113,7 +113,7 @@ class Holders:
         return self._filters[held]
 
     async def held(self, paginator: Paginator, query: PageQuery, given: dict[str, Any]) -> Held:
-        """Return how to write the filter for a page: count who has it, as far as need be."""
+        """Return how to write the filter for a page: count the rows that match, up to a bound."""
         needed = query.page_size * (1 if query.cursor else query.page)
         enough = self._root * isqrt(needed)
         (found,) = await paginator.totals.counted(self._up_to_enough, {**given, "enough": enough})

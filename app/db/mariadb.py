@@ -51,7 +51,7 @@ class Connection(DriverConnection):  # type: ignore[misc] # it has no types
     And one that asks for no ROLLBACK, which the pool does after every use, where the last thing it
     did was to commit or to roll back.
 
-    And one that is encrypted before anything secret is sent, or not made, where TLS is asked for.
+    And one that is encrypted before anything secret is sent, or refused, where TLS is asked for.
     """
 
     server: object = None  # which one this is a connection to
@@ -195,7 +195,7 @@ class Opener:
 class Killer:
     """Kills connections that were cancelled, over one more connection that is opened for it.
 
-    Whoever waits for a kill holds a place in a pool, so there are never more than these.
+    A task that waits for a kill holds a place in a pool, which bounds their number.
     """
 
     def __init__(self) -> None:

@@ -40,7 +40,7 @@ BEAT_SECONDS = 1.0
 # no look is answered either.
 DEAD_AFTER_LOOKS = 75
 _ID = 1
-# Who has the lease, nobody perhaps, and the count.
+# The holder of the lease, if there is one, and the count.
 Standing = tuple[str | None, int]
 
 
@@ -54,7 +54,7 @@ class Lease:
     _looks: int = 0
 
     def prepare(self, connection: Connection) -> None:
-        """Make the table, which may be there."""
+        """Create the table unless it exists."""
         with connection.begin():
             connection.execute(CreateTable(LEASES, if_not_exists=True))
 

@@ -1,4 +1,4 @@
-"""How far the tables are: the revision a database is at, beside the last one this code knows."""
+"""Migrations: the revision a database is at, and the last one this code knows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Location:
     version_table: str
 
 
-# SQLite's full-text indexes, and the tables that they keep: made from others, in no backup.
+# SQLite's full-text indexes, and their tables: derived from others, in no backup.
 FTS_PREFIX = "fts_"
 
 
@@ -74,7 +74,7 @@ def head() -> str:
 
 
 def revisions() -> frozenset[str]:
-    """Every revision that this code knows."""
+    """Return every revision that this code knows."""
     from alembic.script import ScriptDirectory  # noqa: PLC0415 see above
 
     scripts = ScriptDirectory.from_config(config())
@@ -103,10 +103,10 @@ def columns_at(revision: str) -> dict[str, frozenset[str]]:
 
 
 def in_the_way(connection: Connection, revision: Revision) -> str | None:
-    """Return a table that is still to be made and that somebody else has made already.
+    """Return a table that a migration is still to create and that another application has created.
 
-    A migration that was cut off may have left tables: those have all the columns they were made
-    with.
+    A migration that was cut off may have left tables: those have all the columns of the
+    migration.
     """
     looked = inspect(connection)
     there = {*looked.get_table_names(), *looked.get_view_names()}
@@ -124,7 +124,7 @@ def in_the_way(connection: Connection, revision: Revision) -> str | None:
 
 
 async def revision_of(database: Database) -> Revision:
-    """The revision of a database that answers."""
+    """Return the revision of a database that answers."""
     async with database.engine.connect() as connection:
         return Revision(await connection.run_sync(_found), head())
 

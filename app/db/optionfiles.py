@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL
 
 from app.db.tls import is_tls_option
 
-# What the clients may leave undone, or are told to do: the same options.
+# Prefixes of the clients that do not change which option is meant.
 _PREFIX = re.compile("^(?:loose-)?(?:enable-)?")
 _FILE, _GROUP = "read_default_file", "read_default_group"
 _PLACES = {"user": "username", "password": "password", "host": "host", "database": "database"}
@@ -57,7 +57,7 @@ def _options(name: str, group: str) -> dict[str, str]:
         raise ValueError(f"{_FILE} is not readable: {path}: {error.strerror}") from None
     except (Error, ValueError):
         raise ValueError(f"{_FILE} is no option file: {path}") from None
-    # What stands elsewhere may ask for TLS: it is not passed over.
+    # An included file may ask for TLS: it must not be ignored.
     if any(line.startswith("!") for line in lines):
         raise ValueError(f"{_FILE} includes other files: name the one that counts, {path}")
     if not parser.has_section(group):

@@ -1,18 +1,17 @@
-"""How a resource is listed: its filters, its orders, and the statements that follow from them."""
+"""The statements of the pages of a resource: its filters, its orders, its counts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Integer,
     Select,
-    Subquery,
     and_,
     bindparam,
     case,
@@ -24,34 +23,32 @@ from sqlalchemy.orm import Mapped
 from sqlalchemy.types import TypeEngine
 
 from app.core.words import search_words
+from app.db.projections import Projection
 from app.db.queries import PreparedQuery
 from app.db.search import Search, Unindexed, search_parameters
 from app.models.base import UtcDateTime
 from app.schemas.pages import PageQuery
 
-T = TypeVar("T")
 Column = Mapped[Any] | ColumnElement[Any]
 AnySelect = Select[*tuple[Any, ...]]
 
 
 @dataclass(frozen=True, eq=False)
-class PaginatedQuery(Generic[T]):
-    """How a resource is listed. Made once for each set of filters: their values are parameters.
+class PaginatedQuery:
+    """The query of a listing. Create one for each set of filters: their values are parameters.
 
     `matching` selects from the resource with its filters, columns and order left open, and
     `count_queries` how many there are in parts that do not overlap, if that is cheaper; `id`
-    breaks ties; `keys` maps each sort to the never-null column it orders by; `rows` selects
-    what a page shows, given the page's ids as a subquery to join; `item` makes an item of what
-    `rows` selects. `name` keeps the cursors of one listing out of another. With a `search`, only
-    rows of `matching` that it finds are listed; there are two ways to page and to count them.
+    breaks ties; `keys` maps each sort to the never-null column it orders by; `projection` is what
+    is shown of each row. `name` keeps the cursors of one listing out of another. A `search`
+    narrows `matching` to the rows that it finds; there are two ways to page and to count them.
     """
 
     name: str
     matching: AnySelect
     id: Column
     keys: Mapping[str, Column]
-    rows: Callable[[Subquery], AnySelect]
-    item: Callable[[tuple[Any, ...]], T]
+    projection: Projection
     include_deleted: bool = False
     count_queries: Sequence[AnySelect] = ()
     search: Search | None = None
@@ -63,40 +60,40 @@ class PaginatedQuery(Generic[T]):
         self._moments.update(moments)
 
     def counts(self) -> list[PreparedQuery]:
-        """How many rows match: the sum of these."""
+        """Return queries whose sum is the number of rows that match."""
         parts = self.count_queries or (count_of(self.matching),)
-        return [self._made(n, partial(parts.__getitem__, n)) for n in range(len(parts))]
+        return [self._prepared(n, partial(parts.__getitem__, n)) for n in range(len(parts))]
 
     def page(self, sort: str, *, after: bool) -> PreparedQuery:
-        """The rows of a page, each ending with its sort key and its id: `limit` of them, behind
-        the position `last_key`, `last_id` or behind the first `offset`."""
-        return self._made((sort, after), lambda: self._paging(sort, after))
+        """Return the query of a page, whose rows end with their sort key and id: `limit` rows
+        behind the position `last_key`, `last_id` or behind the first `offset`."""
+        return self._prepared((sort, after), lambda: self._paging(sort, after))
 
     def walked_page(self, sort: str, *, after: bool) -> PreparedQuery:
-        """The same of a search, found among the first `walked` rows in the order of the sort."""
-        return self._made((sort, after, "walked"), lambda: self._walking(sort, after))
+        """Return the same of a search, among the first `walked` rows in the order of the sort."""
+        return self._prepared((sort, after, "walked"), lambda: self._walking(sort, after))
 
     def bounded_count(self) -> PreparedQuery:
-        """How many rows a search finds, up to `bound`."""
-        return self._made("bounded", self._bounded_counting)
+        """Return the query that counts the rows a search finds, up to `bound`."""
+        return self._prepared("bounded", self._bounded_counting)
 
     def page_from_end(self, sort: str) -> PreparedQuery:
-        """The rows of a page, `limit` of them in front of the last `offset`."""
-        return self._made((sort, "end"), lambda: self._paging(sort, after=False, from_end=True))
+        """Return the query of a page: `limit` rows in front of the last `offset`."""
+        return self._prepared((sort, "end"), lambda: self._paging(sort, after=False, from_end=True))
 
     def walked_count(self, sort: str = "") -> PreparedQuery:
-        """How many rows a search finds among the first `walked`, in the order of a sort or in
-        any, and how many rows were looked at."""
-        return self._made(("walked", sort), lambda: self._walked_counting(sort))
+        """Return the query that counts the rows a search finds among the first `walked`, in the
+        order of a sort or in any, and the rows that were tested."""
+        return self._prepared(("walked", sort), lambda: self._walked_counting(sort))
 
     def is_moment(self, sort: str) -> bool:
-        """Whether a sort is by a moment, which is text outside the database."""
+        """Return whether a sort is by a moment, which is text outside the database."""
         return sort.removeprefix("-") in self._moments
 
-    def _made(self, name: Hashable, make: Callable[[], AnySelect]) -> PreparedQuery:
+    def _prepared(self, name: Hashable, build: Callable[[], AnySelect]) -> PreparedQuery:
         if name not in self._queries:
             self._queries[name] = PreparedQuery(
-                make(),
+                build(),
                 include_deleted=self.include_deleted,
                 is_expensive=self.search is not None,
             )
@@ -126,7 +123,8 @@ class PaginatedQuery(Generic[T]):
 
     def _shown(self, ids: AnySelect, descending: bool) -> AnySelect:
         page = ids.limit(bindparam("limit", type_=Integer)).subquery("page")
-        rows = self.rows(page).add_columns(page.c.sort_key, page.c.id)
+        rows = self.projection.select((page, page.c.id == self.id))
+        rows = rows.add_columns(page.c.sort_key, page.c.id)
         return rows.order_by(*_ordered(page.c.sort_key, page.c.id, descending))
 
     def _bounded_counting(self) -> AnySelect:
@@ -145,8 +143,8 @@ class PaginatedQuery(Generic[T]):
         return select(func.count(case((walked.c.is_found, 1))), func.count()).select_from(walked)
 
     def _among_found(self, search: Search, *columns: Any) -> AnySelect:
-        """What the index finds is read first: from what the optimisers know of words they would
-        now and then rather look at every row of the listing, and then at the index."""
+        """Select what the search index finds, and read the index first: optimisers would sometimes
+        scan every row of the listing before it."""
         found = search.found.cte("found").prefix_with("MATERIALIZED", dialect="postgresql")
         # In front of what the columns come from: MariaDB goes by the order.
         ids = self.matching.with_only_columns(self.id.label("id"), *columns).select_from(found)
@@ -167,7 +165,7 @@ _WALKED: ColumnElement[Any] = bindparam("walked", type_=Integer)
 
 
 def count_of(matching: AnySelect) -> AnySelect:
-    """Select how many rows match."""
+    """Return the query that counts the rows."""
     return matching.with_only_columns(func.count(), maintain_column_froms=True)
 
 
@@ -181,8 +179,11 @@ def _ordered(key: Column, row_id: Column, descending: bool) -> list[ColumnElemen
 
 
 def _behind(key: Column, row_id: Column, descending: bool) -> ColumnElement[bool]:
-    """The rows after a position. Spelled out: MariaDB reads a row-value comparison (a, b) < (x, y)
-    as a filter over the whole index."""
+    """Return the condition for the rows after a position.
+
+    Spelled out: MariaDB reads a row-value comparison (a, b) < (x, y) as a filter over the whole
+    index.
+    """
     last_key: ColumnElement[Any] = bindparam("last_key", type_=_type(key))
     last_id: ColumnElement[Any] = bindparam("last_id", type_=BigInteger)
     if descending:
@@ -191,14 +192,14 @@ def _behind(key: Column, row_id: Column, descending: bool) -> ColumnElement[bool
 
 
 def filters_of(query: PageQuery) -> dict[str, Any]:
-    """The filters a query sets, by name, as the parameters of the statement that uses them; but
-    for `q`: `sought` has those."""
+    """Return the filters a query sets, by name, as the parameters of its statement; `sought`
+    returns those of `q`."""
     given = {name: value for name in query.filters if (value := getattr(query, name)) is not None}
     given.pop("q", None)
     return given
 
 
 def sought(query: Any) -> dict[str, Any]:
-    """The parameters of what a query searches for; none where no word of it narrows anything."""
+    """Return the parameters of what a query searches for; none if no word narrows anything."""
     words = search_words(query.q) if query.q else ()
     return search_parameters(words) if words else {}

@@ -1,8 +1,8 @@
 """Listings: a page by number with a count, or by cursor from where the last one ended.
 
-The ids of a page are found first, from an index alone, and joined to what is shown: rows that
-are skipped over are never read. What finding a page has taught (how many rows there are, where
-a page begins) is remembered while nothing has changed, so that page 450 costs what page 1 does.
+The ids of a page are found first, from an index alone, and then the rows of these ids: rows
+that are skipped are never read. The total and the positions where pages begin are cached while
+nothing has changed, so that page 450 costs what page 1 does.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _MAX_STARTS = 200
 # What a search finds is counted up to here; of common words, among so many rows.
 MAX_COUNTED = 10_000
 _WALKED_COUNTING = 2 * MAX_COUNTED
-# So many rows are looked at before the index is asked; or as many as are needed by what was found
-# among the first, and some more, up to a limit.
+# So many rows are tested before the index is used; or as many as the matches among the first ones
+# let expect, and some more, up to a limit.
 _WALKED, _MORE, _MAX_WALKED = 1_000, 1.5, 100_000
-# What so many of these have is told as "at least"; what is rarer is counted by the index.
+# With so many matches among these, the total is "at least"; otherwise the index counts them.
 _COMMON = _WALKED_COUNTING // 50
 # A page with so many rows before it is expensive, unless where it begins is known.
 DEEP = 10_000
@@ -52,7 +52,7 @@ class PageResult(Generic[T]):
     next_cursor: str | None
 
     def of(self, convert: Callable[[T], U]) -> PageResult[U]:
-        """The same page with its items converted."""
+        """Return the same page with its items converted."""
         items: list[Any] = [convert(item) for item in self.items]
         return replace(self, items=items)  # type: ignore[return-value]  # of U from here on
 
@@ -65,8 +65,10 @@ def page_of(
     item: Callable[[R], T],
     position: Callable[[R], str],
 ) -> PageResult[T]:
-    """The envelope around what was found, with one more than is shown; by cursor without a
-    total. A total that is older than what was found is set right."""
+    """Return the page of the rows found, which are one more than the page shows if there are more.
+
+    Without a total for a page by cursor. Correct a total that is older than the rows.
+    """
     shown = found[: query.page_size]
     has_next = len(found) > len(shown)
     if total is not None:
@@ -103,12 +105,12 @@ class Paginator:
         self._starts: dict[Hashable, Remembered[Starts]] = {}
 
     async def paginate(
-        self, listing: PaginatedQuery[T], query: PageQuery, given: dict[str, Any]
-    ) -> PageResult[T]:
-        """The page a query asks for, with `given` as the values of the listing's filters.
+        self, listing: PaginatedQuery, query: PageQuery, given: dict[str, Any]
+    ) -> PageResult[dict[str, Any]]:
+        """Return the page a query asks for, with `given` as the values of the listing's filters.
 
-        Raises Overloaded for what can be expensive while as much of it is under way as there may
-        be: searches, and pages far behind.
+        Raise Overloaded for what can be expensive (searches, pages far behind) while as many of
+        these are under way as allowed.
         """
         is_by_number = query.cursor is None
         is_deep = is_by_number and (query.page - 1) * query.page_size >= DEEP
@@ -119,16 +121,16 @@ class Paginator:
             return await find(listing, query, given)
 
     async def _behind_cursor(
-        self, listing: PaginatedQuery[T], query: PageQuery, given: dict[str, Any]
-    ) -> PageResult[T]:
+        self, listing: PaginatedQuery, query: PageQuery, given: dict[str, Any]
+    ) -> PageResult[dict[str, Any]]:
         sort, key, row_id = self.cursors.load(listing.name, listing.keys, query)
         limited = given | {"limit": query.page_size + 1}
         found, _ = await self._rows(listing, sort, limited, start=(key, row_id))
         return self._enveloped(listing, query, sort, found, None)
 
     async def _numbered(
-        self, listing: PaginatedQuery[T], query: PageQuery, given: dict[str, Any]
-    ) -> PageResult[T]:
+        self, listing: PaginatedQuery, query: PageQuery, given: dict[str, Any]
+    ) -> PageResult[dict[str, Any]]:
         number, size, sort = query.page, query.page_size, query.sort
         skipped = (number - 1) * size
         starts = self._starts_of(listing, sort, given)
@@ -148,10 +150,12 @@ class Paginator:
         return self._enveloped(listing, query, sort, found, total)
 
     async def _from_nearer_end(
-        self, listing: PaginatedQuery[T], sort: str, given: dict[str, Any]
+        self, listing: PaginatedQuery, sort: str, given: dict[str, Any]
     ) -> Values:
-        """The rows behind an offset. Those of the latter half are as many rows from the end as
-        the total says, where that is no older one: what is passed over takes its time."""
+        """Return the rows behind an offset; in the latter half, count the offset from the end.
+
+        That needs a current total, and skips fewer rows.
+        """
         total = (await self._total(listing, given, is_common=False)).rows
         if not all(self.totals.is_current(query, given) for query in listing.counts()):
             return (await self._rows(listing, sort, given, start=None))[0]
@@ -164,14 +168,14 @@ class Paginator:
 
     async def _rows(
         self,
-        listing: PaginatedQuery[T],
+        listing: PaginatedQuery,
         sort: str,
         given: dict[str, Any],
         *,
         start: tuple[Any, int] | None,
     ) -> tuple[Values, bool]:
-        """The rows behind a position, or behind an offset; and of a search, whether what it finds
-        is so common that they were among the next rows of the listing."""
+        """Return the rows behind a position or an offset; and whether a search is so common that
+        they were found among the next rows of the listing."""
         after = start is not None
         if start is not None:
             key, row_id = start
@@ -185,10 +189,10 @@ class Paginator:
         return await self.reader.rows(listing.page(sort, after=after), given), False
 
     async def _walked(
-        self, listing: PaginatedQuery[T], sort: str, given: dict[str, Any], *, after: bool
+        self, listing: PaginatedQuery, sort: str, given: dict[str, Any], *, after: bool
     ) -> Values | None:
-        """What a search finds among the next rows of the listing; None if that is too few for
-        the page."""
+        """Return what a search finds among the next rows of the listing; None if that is too few
+        for the page."""
         query, limit = listing.walked_page(sort, after=after), given["limit"]
         skipped = 0 if after else given["offset"]
         had = None
@@ -207,7 +211,7 @@ class Paginator:
         found = await self.reader.rows(query, given | {"walked": needed})
         return found if len(found) == limit else None
 
-    def _starts_of(self, listing: PaginatedQuery[T], sort: str, given: dict[str, Any]) -> Starts:
+    def _starts_of(self, listing: PaginatedQuery, sort: str, given: dict[str, Any]) -> Starts:
         query = listing.page(sort, after=False)
         name, version = (query, *given.items()), self.reader.version(query)
         known = self._starts.get(name)
@@ -218,7 +222,7 @@ class Paginator:
 
     async def _total(
         self,
-        listing: PaginatedQuery[T],
+        listing: PaginatedQuery,
         given: dict[str, Any],
         *,
         is_common: bool,
@@ -239,16 +243,16 @@ class Paginator:
 
     def _enveloped(
         self,
-        listing: PaginatedQuery[T],
+        listing: PaginatedQuery,
         query: PageQuery,
         sort: str,
         found: Values,
         total: Total | None,
-    ) -> PageResult[T]:
+    ) -> PageResult[dict[str, Any]]:
         def position(row: tuple[Any, ...]) -> str:
             return self.cursors.dump(listing.name, sort, row[-2], row[-1])
 
-        return page_of(query, found, total=total, item=listing.item, position=position)
+        return page_of(query, found, total=total, item=listing.projection.item, position=position)
 
 
 def _learn(starts: Starts, found: Values, size: int, number: int, *, descending: bool) -> None:

@@ -1,4 +1,4 @@
-"""The parameters of prepared statements: what a driver is handed for them."""
+"""Parameters of prepared statements, as drivers take them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Parameter = tuple[str, Any, bool, Convert | None]
 
 
 def parameter(name: str, bind: Any, dialect: Dialect) -> Parameter:
-    """What to hand over for one of a compiled statement's parameters."""
+    """Return how to pass one of a compiled statement's parameters."""
     convert = bind.type.dialect_impl(dialect).bind_processor(dialect)
     return name, bind.value, not bind.unique, convert
 
@@ -21,7 +21,7 @@ def parameter(name: str, bind: Any, dialect: Dialect) -> Parameter:
 def arguments_of(
     parameters: Sequence[Parameter], given: Mapping[str, Any], *, positional: bool
 ) -> Any:
-    """The parameters' values as a driver takes them. KeyError for one that was not given."""
+    """Return the parameters' values as a driver takes them; raise KeyError if one is missing."""
     values = [
         convert(given[name] if required else value)
         if convert

@@ -17,7 +17,7 @@ _are_wanted: ContextVar[bool] = ContextVar("pings_are_wanted", default=True)
 
 def ping_before_use(engine: AsyncEngine) -> None:
     """Have the pool of an engine replace connections that are gone, as `pool_pre_ping` does; within
-    `unpinged` it is left to whoever uses one."""
+    `unpinged` the caller handles them."""
     dialect: Any = engine.sync_engine.dialect
 
     @event.listens_for(engine.sync_engine, "checkout")
@@ -31,7 +31,7 @@ def ping_before_use(engine: AsyncEngine) -> None:
         except dialect.loaded_dbapi.Error as error:
             if not dialect.is_disconnect(error, connection, None):
                 raise
-            # The pool makes another; those as old as this one are given up too.
+            # The pool opens another, and discards those that are as old as this one.
             raise InvalidatePoolError from error
 
 

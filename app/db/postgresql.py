@@ -3,8 +3,8 @@
 psycopg cancels the statement of a cancelled task by itself, but waits up to ten seconds for a
 server that says nothing, leaves the statement alone when the task is cancelled once more, and
 does not wait until the server has dropped the connection. Behind a pooler that lends a server's
-session for a transaction only, prepared statements and what `SET` has set would be somebody
-else's (docs/adr/0031-poolers.md).
+session for a transaction only, another client would get its prepared statements and settings
+(docs/adr/0031-poolers.md).
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class PreparedQuery:
         self._compiled: dict[str, Compiled] = {}
 
     def compiled(self, dialect: Dialect) -> Compiled:
-        """The statement as the driver takes it."""
+        """Return the statement as the driver takes it."""
         found = self._compiled.get(dialect.name)
         if found is None:
             found = self._compiled[dialect.name] = Compiled.of(self, dialect)
@@ -101,12 +101,12 @@ class Compiled:
         )
 
     def arguments(self, given: Mapping[str, Any]) -> Any:
-        """What the driver is handed: a tuple, or a mapping if it takes names. KeyError for a
-        parameter that was not given."""
+        """Return what the driver takes: a tuple, or a mapping if it takes names. Raise KeyError
+        for a parameter that was not given."""
         return arguments_of(self.parameters, given, positional=self.positional)
 
     def converted(self, rows: Values) -> Values:
-        """The rows with each value as it goes into JSON; column by column, which is quicker."""
+        """Return the rows with each value as it goes into JSON; by column, which is quicker."""
         if not rows or not self.converters:
             return rows
         columns: list[Iterable[Any]] = list(zip(*rows, strict=True))
@@ -116,14 +116,14 @@ class Compiled:
 
 
 def _all(kind: type[E], statement: AnySelect) -> Iterator[E]:
-    """Everything of a kind in a statement."""
+    """Yield everything of a kind in a statement."""
     for element in visitors.iterate(statement):
         if isinstance(element, kind):
             yield element
 
 
 def _wire(type_: TypeEngine[Any], dialect: Dialect) -> Convert | None:
-    """How a column's values become what goes into JSON."""
+    """Return what converts a column's values to what goes into JSON."""
     if isinstance(type_, UtcDateTime):
         return _moment_of_text if dialect.name == "sqlite" else moment
     return type_.dialect_impl(dialect).result_processor(dialect, None)
@@ -134,7 +134,7 @@ def _moment_of_text(value: str | None) -> str | None:
 
 
 def moment(value: datetime | None) -> str | None:
-    """A moment as it goes into JSON."""
+    """Return a moment as it goes into JSON."""
     if value is None:
         return None
     # Cut: an offset may follow, and it is that of UTC.
@@ -149,10 +149,10 @@ class QueryRunner:
         self.changes = database.changes
 
     async def rows(self, query: PreparedQuery, given: Mapping[str, Any]) -> Values:
-        """What a query finds. Raises what a session would.
+        """Return what a query finds; raise what a session would.
 
-        Whatever goes wrong at the first try, it is tried once more, the long way: reading again
-        does no harm, and SQLAlchemy tells the errors apart and forgets connections that are gone.
+        After any error of the first, direct try, run it again through SQLAlchemy: reading twice
+        is harmless, and SQLAlchemy classifies errors and drops connections that are gone.
         """
         compiled = query.compiled(self.engine.dialect)
         arguments = compiled.arguments(given)
@@ -162,7 +162,7 @@ class QueryRunner:
         return compiled.converted(found)
 
     async def _quickly(self, compiled: Compiled, arguments: Any) -> Values | None:
-        """The rows past SQLAlchemy's connection and result; None if that failed."""
+        """Return the rows without SQLAlchemy's connection and result; None if that failed."""
         try:
             return await greenlet_spawn(self._fetch, compiled.sql, arguments)
         except PoolTimeout:
@@ -198,12 +198,12 @@ class QueryRunner:
             return [tuple(row) for row in found.all()]
 
     def arguments(self, query: PreparedQuery, given: Mapping[str, Any]) -> Hashable:
-        """What a query makes of its parameters: equal for equal questions."""
+        """Return the arguments of a query, hashable: equal for equal parameters."""
         arguments = query.compiled(self.engine.dialect).arguments(given)
         return tuple(arguments.values()) if isinstance(arguments, dict) else arguments
 
     def version(self, query: PreparedQuery) -> int:
-        """Grows with every transaction of this process that writes what a query reads."""
+        """Return a number that grows with each write of this process to what a query reads."""
         tables = query.compiled(self.engine.dialect).tables
         return self.changes.version(*[(name, act) for name in tables for act in Act])
 

@@ -1,4 +1,4 @@
-"""What is kept for a time only: which rows are due, and their deletion for good.
+"""Retention: which rows are due for permanent deletion, and how they are deleted.
 
 A `Rule` says which rows of a table are due from when on. Every function here does one short step of
 the work in the session it is given; `app/tasks/retention.py` puts the steps together, each in a
@@ -55,8 +55,8 @@ class Limits:
 
     @property
     def reuse(self) -> datetime:
-        """A used refresh token that comes back tells of a thief, however short a time the trash
-        is kept."""
+        """Return the limit of used refresh tokens, whose reuse reveals a theft, however short a
+        time the trash is kept."""
         return min(self.trash, utc_now() - _REUSE_TOLD)
 
 
@@ -149,7 +149,7 @@ class Rule(Kind):
 class Walk(Rule):
     """A rule without an index on its moment: the table is walked through by its key.
 
-    Rows that were made after the limit cannot be due, and are not reached.
+    Rows that were created after the limit cannot be due, and are not reached.
     """
 
     async def look(self, session: AsyncSession, limits: Limits, start: Any) -> Found:
@@ -193,8 +193,8 @@ class UnusedTags(Rule):
     ) -> int:
         """Delete those of these tags that still no post has; return how many.
 
-        Tags are made in the transaction of the first post that has them, and locked by others that
-        get them (`crud/tags.py`): what is locked here, no post can get, and what is not, stays.
+        A tag is created in the transaction of its first post, and locked by that of any other post
+        that gets it (`crud/tags.py`): a tag that is locked here cannot be linked to a post.
         """
         # Only now: PostgreSQL would judge by what stood there before the tags were locked.
         locked = await _lock(session, Tag, keys, true())
@@ -205,7 +205,7 @@ _EXPIRING: tuple[Rule, ...] = (
     Rule(LoginSession, "sessions", LoginSession.expires_at, condemned="ended_at"),
     Walk(RefreshToken, "refresh tokens", RefreshToken.used_at, lambda limits: limits.reuse),
     Rule(OneTimeToken, "links", OneTimeToken.expires_at),
-    # Of no use to anybody from then on, and a copy of what is kept elsewhere.
+    # Useless from then on, and a copy of what is stored elsewhere.
     Rule(IdempotencyKey, "idempotency keys", IdempotencyKey.expires_at, lambda _: utc_now()),
 )
 _AGEING: tuple[Rule, ...] = (

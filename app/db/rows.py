@@ -1,4 +1,4 @@
-"""What every noun's module needs: one row or 404, a flush that tells conflicts apart."""
+"""Helpers of the crud modules: one row or 404, a flush that tells conflicts apart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NOW = select(DatabaseNow())
 
 
 async def read_one(reader: QueryRunner, query: PreparedQuery, **given: Any) -> tuple[Any, ...]:
-    """The only row of a query, or NotFound: the same answer for unknown and invisible."""
+    """Return the only row of a query; raise NotFound otherwise, for unknown and invisible alike."""
     rows = await reader.rows(query, given)
     if not rows:
         raise NotFound
@@ -33,7 +33,7 @@ async def database_now(session: AsyncSession) -> datetime:
 
 
 async def one_or_404(session: AsyncSession, statement: Select[T]) -> T:
-    """The only row of a statement, or NotFound: the same answer for unknown and invisible."""
+    """Return the only row of a statement; raise NotFound for unknown and invisible alike."""
     found = (await session.execute(statement)).scalar_one_or_none()
     if found is None:
         raise NotFound
@@ -41,14 +41,14 @@ async def one_or_404(session: AsyncSession, statement: Select[T]) -> T:
 
 
 def changed_fields(changes: Mapping[str, Any], row: object) -> list[str]:
-    """The names of those values that a row does not have yet, sorted."""
+    """Return the names of the values that differ from those of a row, sorted."""
     return sorted(name for name, value in changes.items() if getattr(row, name) != value)
 
 
 async def flush_or_conflict(session: AsyncSession, conflicts: Mapping[str, type[AppError]]) -> None:
     """Write what is pending; a violated constraint named in `conflicts` raises its error.
 
-    The database is asked, not looked at before: a look would miss concurrent writers.
+    No query before it: that would miss concurrent writers.
     """
     try:
         await session.flush()
@@ -69,7 +69,7 @@ async def flush_and_expunge(session: AsyncSession, row: object) -> None:
 
 
 async def add_if_missing(session: AsyncSession, row: object) -> bool:
-    """Insert a row unless its key is taken already, also by somebody doing so right now."""
+    """Insert a row unless its key is taken, also by a concurrent transaction; return whether."""
     try:
         async with session.begin_nested():
             session.add(row)

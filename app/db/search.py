@@ -53,8 +53,8 @@ class _Test(FunctionElement[bool]):
 
 
 class Unindexed(FunctionElement[Any]):
-    """A column by which no index is to be chosen. Only SQLite needs to be told so: it knows
-    nothing of how many rows a search finds."""
+    """A column by which no index is to be chosen. Only SQLite needs the hint: it has no estimate
+    of how many rows a search finds."""
 
     inherit_cache = True
 

@@ -1,5 +1,5 @@
-"""Words that are missing: of rows that were made before they were indexed, by an older version
-that served on during a migration, or in bulk."""
+"""Index the words of rows that lack them: rows written before the index existed, by an older
+version that served on during a migration, or in bulk."""
 
 from __future__ import annotations
 

@@ -28,12 +28,12 @@ class Share:
 
     @property
     def capacity(self) -> int:
-        """How many are let in at a time."""
+        """Return how many are let in at a time."""
         return int(min(max(BACKLOG_SECONDS / self._seconds, LEAST), MOST))
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Be one of them for a while. Raises Overloaded when there is no room."""
+        """Take one of the places within the block; raise Overloaded when none is free."""
         network = network_of(request_context().ip)
         capacity = self.capacity
         if self._inside.total() >= capacity or self._inside[network] >= capacity * 2 // 3:

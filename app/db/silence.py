@@ -27,7 +27,7 @@ _LOOK = (
     "SELECT pid, state FROM pg_stat_activity"
     " WHERE datname = current_database() AND usename = session_user"
 )
-# Not `disabled`, which says nothing, nor a process that is not listed: on another server, perhaps.
+# Not `disabled`, which says nothing, nor a missing process: it may be on another server.
 _NOT_WORKING = {"idle", "idle in transaction", "idle in transaction (aborted)"}
 
 

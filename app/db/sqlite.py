@@ -35,7 +35,7 @@ LOCK_WAIT_SECONDS = 3
 def open_raw(
     url: URL, *, busy_seconds: float = LOCK_WAIT_SECONDS, exclusive: bool = False
 ) -> sqlite3.Connection:
-    """A connection of the standard library's, set up as all of them.
+    """Return a connection of the standard library's, set up as all of them.
 
     One that is `exclusive` keeps every lock it gets, and gets none while there are others: idle
     ones hold a lock of a file in WAL mode, too.
@@ -115,7 +115,7 @@ class Connection:
         self._raw.create_function(*definition, **options)
 
     async def run(self, sql: str, work: Callable[[], T]) -> T:
-        """Do some work that a statement stands for."""
+        """Run the work of a statement: in a thread if it may take long."""
         if sql.startswith("BEGIN IMMEDIATE"):
             return await self._begin(work)
         if sql.startswith(_SHORT):
@@ -124,7 +124,7 @@ class Connection:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[sqlite3.Connection]:
-        """A transaction that writes, on the driver's connection; commits at the end."""
+        """Begin a transaction that writes, on the driver's connection; commit at the end."""
         await self._begin(lambda: self._raw.execute("BEGIN IMMEDIATE"))
         try:
             yield self._raw
@@ -188,7 +188,7 @@ class Connection:
             raise
 
     async def _until_free(self, work: Callable[[], T]) -> T:
-        """Another process may be writing."""
+        """Retry the work while another process is writing."""
         while True:
             try:
                 return work()
@@ -213,7 +213,7 @@ class Connection:
                 interrupt()
                 with suppress(asyncio.CancelledError):  # once more
                     await asyncio.wait({working}, timeout=_INTERRUPT_SECONDS)
-            working.exception()  # nobody is told
+            working.exception()  # retrieved, so that asyncio logs nothing
             raise
 
     def _end_turn(self) -> None:

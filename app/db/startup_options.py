@@ -13,7 +13,7 @@ _SETTING = re.compile(r"([A-Za-z_][\w.-]*)=(.*)", re.DOTALL)
 def settings_in(options: str) -> dict[str, str]:
     """Return the settings that some options make, by lower-case names; the last of a name counts.
 
-    Raise ValueError for anything else that a server could be told: a pooler has no way to do so.
+    Raise ValueError for any other option of a server: a pooler cannot pass it on.
     """
     words = [_ESCAPED.sub(r"\1", word) for word in _WORD.findall(options)]
     found = {}

@@ -24,7 +24,7 @@ class Change:
         self._prepared: dict[str, PreparedChange] = {}
 
     def prepared(self, dialect: Dialect) -> PreparedChange:
-        """The statement as the driver takes it."""
+        """Return the statement as the driver takes it."""
         found = self._prepared.get(dialect.name)
         if found is None:
             found = self._prepared[dialect.name] = PreparedChange.of(self.statement, dialect)
@@ -65,11 +65,13 @@ class Insertion:
     parameters: tuple[Parameter, ...]
     defaults: dict[str, Callable[[Any], Any]]
     moments: tuple[str, ...]  # the columns that hold one
-    key: str  # that the database makes
+    key: str  # that the database generates
     returns_key: bool
 
     def complete(self, values: dict[str, Any]) -> dict[str, Any]:
-        missing = {name: make(None) for name, make in self.defaults.items() if name not in values}
+        missing = {
+            name: default(None) for name, default in self.defaults.items() if name not in values
+        }
         return missing | values
 
     def arguments(self, row: dict[str, Any]) -> Any:
@@ -80,7 +82,7 @@ _insertions: dict[tuple[type[Base], str], Insertion] = {}
 
 
 def insertion_into(model: type[Base], dialect: Dialect) -> Insertion:
-    """The INSERT of one row of a model."""
+    """Return the INSERT of one row of a model."""
     found = _insertions.get((model, dialect.name))
     if found is None:
         found = _insertions[model, dialect.name] = _prepared(model, dialect)
@@ -111,5 +113,7 @@ def _default(column: Any) -> Callable[[Any], Any]:
     default = column.default
     if default is None:
         return lambda _: None
-    made: Callable[[Any], Any] = default.arg if default.is_callable else lambda _: default.arg
-    return made
+    if default.is_callable:
+        function: Callable[[Any], Any] = default.arg
+        return function
+    return lambda _: default.arg

@@ -92,12 +92,12 @@ class Tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = self.mode >= Mode.VERIFY_IDENTITY
         context.verify_mode = ssl.CERT_REQUIRED if self.is_verified else ssl.CERT_NONE
-        # Authorities that MySQL makes by itself are not as strict as Python 3.13 is.
+        # Certificates that MySQL generates by itself are not as strict as Python 3.13 is.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         self._trust(context)
         if self.cert is not None:
             with _named("ssl_cert or ssl_key", self.cert, self.key):
-                # Asked for a password, OpenSSL would wait for somebody to type it.
+                # Without a password, OpenSSL would prompt for it on the terminal.
                 context.load_cert_chain(self.cert, self.key, password="")
         if self.cipher is not None:
             with _named("ssl_cipher", self.cipher):

@@ -1,4 +1,4 @@
-"""How many rows listings have: counted once for all who ask, and remembered for a while."""
+"""Totals of listings: counted once for concurrent requests, and cached for a while."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ REMEMBER_SECONDS = 1.0
 _DEAR_SECONDS = 0.05
 _COUNTING_SHARE = 0.05
 MAX_REMEMBER_SECONDS = 60.0
-# So many are counted anew at a time with nobody waiting for it.
+# At most so many counts run in the background at a time.
 _MAX_BEHIND = 2
-# One that takes longer than this is still told for so long after that, and counted anew behind
-# the answer: nobody waits for it.
+# A count that takes longer than this is still returned for so long after it expired, while it is
+# counted anew in the background.
 _LONG_SECONDS, _LATE_SECONDS = 0.1, 60.0
 
 
@@ -36,8 +36,8 @@ class Total:
     is_exact: bool = True
 
     def fits(self, skipped: int, found: int, size: int) -> bool:
-        """Whether so many rows behind those that are skipped, up to one more than a page of this
-        size has, are what this total says there are."""
+        """Return whether the number of rows found behind the skipped ones, at most one more than a
+        page of this size has, agrees with this total."""
         return found == max(0, min(size + 1, self.rows - skipped))
 
     def beside(self, skipped: int, found: int, *, is_last: bool) -> Total:
@@ -52,14 +52,14 @@ class Total:
 
 @dataclass(slots=True)
 class Remembered(Generic[R]):
-    """Something found out, good while the version stays, for a while; after a statement that
-    took long, for longer, whatever the version."""
+    """A cached result, valid while the version stays, for a while; after a statement that took
+    long, for longer, whatever the version."""
 
     version: int
     until: float
     found: R
     is_dear: bool = False
-    late_until: float = 0.0  # told until then, while it is found out anew
+    late_until: float = 0.0  # returned until then, while it is counted anew
     took: float = 0.0
 
     @classmethod
@@ -71,7 +71,7 @@ class Remembered(Generic[R]):
         return time.monotonic() < self.until and (self.is_dear or self.version == version)
 
     def may_be_late(self) -> bool:
-        """Whether it is told while it is found out anew."""
+        """Return whether it may be returned while it is counted anew."""
         return time.monotonic() < self.late_until
 
 
@@ -82,14 +82,14 @@ class _Counting:
     task: asyncio.Task[tuple[int, ...]]
     version: int
     waiting: int = 0
-    is_kept: bool = False  # goes on when nobody waits: what is told meanwhile is late
+    is_kept: bool = False  # goes on without waiters: an expired total is returned meanwhile
 
 
 class Totals:
     """Counts, and remembers how many rows were found: for REMEMBER_SECONDS unless this process
     writes meanwhile, or for so long that counting takes no more than a twentieth of the time.
-    Who asks what is being counted waits for that, unless a count that took long is known from a
-    while ago."""
+    A request for a count that is under way waits for it, unless an expired one that took long
+    may still be returned."""
 
     def __init__(self, reader: QueryRunner) -> None:
         self._reader = reader
@@ -99,8 +99,9 @@ class Totals:
     async def counted(
         self, query: PreparedQuery, given: dict[str, Any], *, anew: bool = False
     ) -> tuple[int, ...]:
-        """The one row of a query that counts, as it is remembered; `anew` unless it takes long."""
-        # By what the query really uses: a count that is the same for everybody is made once.
+        """Return the one row of a query that counts, cached or counted; `anew` unless it takes
+        long."""
+        # By the arguments the query really uses: a count that is the same for all runs once.
         name = query, self._reader.arguments(query, given)
         known = self._known.get(name)
         is_known = known is not None and known.holds(self._reader.version(query))
@@ -113,8 +114,8 @@ class Totals:
         return known.found
 
     def is_current(self, query: PreparedQuery, given: dict[str, Any]) -> bool:
-        """Whether a count is remembered that this process has not outdated, and that is not
-        late."""
+        """Return whether there is a cached count that this process has not outdated, and that has
+        not expired."""
         known = self._known.get((query, self._reader.arguments(query, given)))
         version = self._reader.version(query)
         return known is not None and known.version == version and known.holds(version)
@@ -142,7 +143,7 @@ class Totals:
             counting.task.add_done_callback(partial(self._leave, name, counting))
 
     async def _shared(self, name: Hashable, counting: _Counting) -> tuple[int, ...]:
-        """Wait for a count; it ends with the last who waits for it."""
+        """Wait for a count; cancel it when its last waiter leaves."""
         counting.waiting += 1
         try:
             return await asyncio.shield(counting.task)

@@ -1,7 +1,7 @@
 """The short write path: transactions that are one plain function, without a session.
 
-What is made over and over (a post, say) needs no unit of work that tracks objects: a function
-is handed a `Transaction`, runs prepared statements through it, and returns. `TransactionRunner.run`
+Frequent creates (of posts, say) need no unit of work that tracks objects: a function is
+given a `Transaction`, runs prepared statements through it, and returns. `TransactionRunner.run`
 begins and commits it. On SQLite the function runs in the event loop, where nothing interrupts it,
 and the functions that come while one COMMIT waits for the disk share the next.
 """
@@ -51,24 +51,24 @@ class Transaction:
 
     @classmethod
     def within(cls, session: Session) -> Transaction:
-        """Statements in the transaction of a session."""
+        """Return the transaction of a session."""
         return cls.on(session.connection(), written_by(session))
 
     @classmethod
     def on(cls, connection: Connection, written: set[Written]) -> Transaction:
-        """Statements in the transaction of a connection."""
+        """Return the transaction of a connection."""
         is_cluster = on_cluster(connection)
         return cls(connection.dialect, connection.exec_driver_sql, written, is_cluster=is_cluster)
 
     def rows(self, query: PreparedQuery, **given: Any) -> Values:
-        """What a query finds, after what was written so far, as it goes into JSON."""
+        """Return what a query finds, with what was written so far, as it goes into JSON."""
         compiled = query.compiled(self.dialect)
         found = self._execute(compiled.sql, compiled.arguments(given)).fetchall()
         return compiled.converted([tuple(row) for row in found])
 
     def insert(self, model: type[Base], **values: Any) -> dict[str, Any]:
-        """Write one row, with the defaults of its model: all its values as they go into JSON,
-        with the key the database made."""
+        """Insert one row, with the defaults of its model; return all its values as they go into
+        JSON, with the key the database generated."""
         prepared = insertion_into(model, self.dialect)
         row = prepared.complete(values)
         done = self._execute(prepared.sql, prepared.arguments(row))
@@ -86,7 +86,7 @@ class Transaction:
         self._written.add((prepared.table, change.act))
 
     def insert_if_missing(self, model: type[Base], **values: Any) -> None:
-        """Write one row unless its key is taken already, also by somebody doing so right now."""
+        """Insert one row unless its key is taken, also by a concurrent transaction."""
         self._execute("SAVEPOINT missing", ())
         try:
             self.insert(model, **values)
@@ -118,15 +118,15 @@ class TransactionRunner:
         self.database = database
 
     async def run(self, work: Callable[[Transaction], T]) -> T:
-        """Do some work and commit it; whatever it raises, nothing of it remains.
+        """Run a function and commit; roll back when it raises.
 
-        The work may be done more than once, and calls nothing that waits but its transaction.
+        The function may run more than once, and must not wait for anything but its transaction.
         """
 
-        def with_unit(connection: Connection, written: set[Written]) -> T:
+        def in_transaction(connection: Connection, written: set[Written]) -> T:
             return work(Transaction.on(connection, written))
 
-        return await self.database.transact(with_unit)
+        return await self.database.transact(in_transaction)
 
     async def dispose(self) -> None:
         """Close what is open."""
@@ -150,15 +150,15 @@ class _Waiting:
 
 
 class _Undone(Exception):
-    """A work failed behind what it wrote: the transaction is undone for the sake of the others."""
+    """A function failed after it had written: roll back, and run the others again."""
 
 
 class GroupCommitRunner(TransactionRunner):
-    """Works that wait at the same time share one COMMIT; one that fails leaves the others alone.
-    Nobody is told of success before the COMMIT is done.
+    """Runs the functions that wait at the same time in one transaction; one that fails does not
+    affect the others. No caller gets a result before the COMMIT is done.
 
-    Works rarely fail behind what they wrote. When one does, all are undone, and the others done
-    again, each inside a savepoint of its own from then on: FTS5 writes out what it has gathered
+    Functions rarely fail after they have written. When one does, all are rolled back, and the
+    others run again, each inside a savepoint of its own from then on: FTS5 writes out its buffer
     at every savepoint, which would make each post cost 25 µs more (docs/performance.md).
     """
 
@@ -191,7 +191,7 @@ class GroupCommitRunner(TransactionRunner):
                 if self._connection is None:
                     self._connection = await self._opener()
                 async with self._connection.transaction() as raw:
-                    # Those of one moment: who comes later is in the next turn.
+                    # Those that wait now: later ones are in the next turn.
                     together.extend(self._waiting[:_MAX_TOGETHER])
                     del self._waiting[:_MAX_TOGETHER]
                     together = self._worked(raw, together, isolated=is_isolated)
@@ -199,7 +199,7 @@ class GroupCommitRunner(TransactionRunner):
             except _Undone:
                 self._waiting[:0] = [each for each in together if not each.done.done()]
                 together, is_isolated = [], True
-            except Exception as error:  # noqa: BLE001 handed to everyone it concerns
+            except Exception as error:  # noqa: BLE001 passed on to its callers
                 wrapped = _as_sqlalchemy(error, "COMMIT")
                 if not together:  # no turn came: they have waited as long as one does
                     together, self._waiting = self._waiting, []
@@ -215,13 +215,13 @@ class GroupCommitRunner(TransactionRunner):
     def _worked(
         self, raw: sqlite3.Connection, all_: list[_Waiting], *, isolated: bool
     ) -> list[_Waiting]:
-        """Return those whose work waits for the COMMIT now. Raises _Undone, and what undid the
-        works before it too."""
+        """Return those that wait for the COMMIT now; raise _Undone, and any error that rolled back
+        the others too."""
         do = self._isolated if isolated else self._done
         return [each for each in all_ if not each.done.cancelled() and do(raw, each)]
 
     def _isolated(self, raw: sqlite3.Connection, each: _Waiting) -> bool:
-        """Whether a work succeeded; one that did not has written nothing."""
+        """Run one in a savepoint, rolled back on failure; return whether it succeeded."""
         raw.execute("SAVEPOINT unit")
         try:
             return self._done(raw, each)
@@ -233,7 +233,7 @@ class GroupCommitRunner(TransactionRunner):
                 raw.execute("RELEASE unit")
 
     def _done(self, raw: sqlite3.Connection, each: _Waiting) -> bool:
-        """Whether a work succeeded, or else _Undone if it wrote something first."""
+        """Run one; return whether it succeeded. Raise _Undone if it wrote before it failed."""
 
         def execute(sql: str, arguments: Any) -> sqlite3.Cursor:
             try:
@@ -257,7 +257,7 @@ class GroupCommitRunner(TransactionRunner):
 
 
 def _as_sqlalchemy(error: Exception, sql: str) -> Exception:
-    """An error of the driver as everything above knows it."""
+    """Return an error of the driver as the SQLAlchemy error that callers handle."""
     if not isinstance(error, sqlite3.Error):
         return error
     kind: type[DBAPIError] = getattr(sqlalchemy.exc, type(error).__name__, DBAPIError)

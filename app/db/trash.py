@@ -1,8 +1,8 @@
-"""What goes to the trash with a row, and comes back with it.
+"""Put rows in the trash with the row they depend on, and restore them with it.
 
-The model says so: `deleted_with` of a foreign key (`foreign_key` in `app/models/base.py`) names the
-column that marks the rows. A row with several such parents has a mark for each, and is in the trash
-as long as one of them is; a row that was deleted by itself has none, and stays where it is.
+The model declares it: `deleted_with` of a foreign key (`foreign_key` in `app/models/base.py`) names
+the column that marks the rows. A row with several such parents has a mark for each, and is in the
+trash as long as one of them is; a row that was deleted by itself has none, and stays where it is.
 
 Parents are written before children. Rows that several parents can take along are locked by
 ascending keys first: two transactions that meet in them cannot wait for each other.

@@ -34,13 +34,13 @@ _NAME = re.compile(r"[A-Za-z][\w.-]{0,40}")
 def database_url(raw: str) -> URL:
     """Return a URL as the app uses it; raise ValueError, with a text for the operator, when it is
     none, or has options that are not known."""
-    url = _parsed(raw)
+    url = _url_of(raw)
     kinds = {"sqlite": _sqlite, "mysql": _mariadb, "postgresql": _postgresql}
     with _named():
         if url.port is not None and not 0 < url.port <= _MAX_PORT:
             raise ValueError("the port has to be a number from 1 to 65535")
         if missing := [name for name in _without_value(raw) if name not in url.query]:
-            raise ValueError(f"{_listed(missing)} has no value")
+            raise ValueError(f"{_safe_names(missing)} has no value")
         return kinds[url.get_backend_name()](url)
 
 
@@ -64,7 +64,7 @@ def _named() -> Iterator[None]:
 _AUTHORITY = re.compile(r"^[^:]*://(?:[^:/]*(?::[^@]*)?@)?")
 
 
-def _parsed(raw: str) -> URL:
+def _url_of(raw: str) -> URL:
     try:
         url = make_url(raw)
     # A port that is no number is a ValueError, with a part of the URL in its text.
@@ -77,14 +77,13 @@ def _parsed(raw: str) -> URL:
 
 
 def _without_value(raw: str) -> Iterator[str]:
-    """Yield the options that have none: they are left out of what is parsed, as if nothing had
-    been asked for."""
+    """Yield the options without a value, which `make_url` leaves out."""
     query = _AUTHORITY.sub("", raw).partition("?")[2]
     return (name for name, value in parse_qsl(query, keep_blank_values=True) if not value)
 
 
-def _listed(names: Iterable[str]) -> str:
-    """Return names of options, but none that looks like a part of something else."""
+def _safe_names(names: Iterable[str]) -> str:
+    """Return the names of options as one text, without any that may be part of a secret."""
     return ", ".join(name if _NAME.fullmatch(name) else "(unreadable)" for name in names)
 
 
@@ -128,7 +127,7 @@ def _refuse_unknown(url: URL, known: Mapping[str, Check], hints: Mapping[str, st
     if unknown := [name for name in url.query if name not in known]:
         found = {hints.get(re.sub(r"[-_]", "", name.lower())) for name in unknown}
         advice = "".join(f"; {hint}" for hint in sorted(found - {None}, key=str))
-        raise ValueError(f"unknown options: {_listed(unknown)}{advice}")
+        raise ValueError(f"unknown options: {_safe_names(unknown)}{advice}")
     for name, value in url.query.items():
         if not isinstance(value, str):
             raise ValueError(f"{name} is given more than once")

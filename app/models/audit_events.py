@@ -1,4 +1,4 @@
-"""What happened that matters for security: written with the act itself, and never changed."""
+"""Security events: written in the transaction of the act, and never changed."""
 
 from __future__ import annotations
 

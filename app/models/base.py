@@ -52,7 +52,7 @@ S = TypeVar("S", bound=Executable)
 
 
 def utc_now() -> datetime:
-    """The time now: aware, UTC, microseconds."""
+    """Return the time now: aware, in UTC, with microseconds."""
     return datetime.now(UTC)
 
 
@@ -122,12 +122,12 @@ def _in_utc(value: datetime) -> datetime:
 
 
 def _sqlite_text(value: datetime | None) -> str | None:
-    """A moment as SQLAlchemy keeps it on SQLite, whose text has no offset."""
+    """Return a moment as SQLAlchemy stores it on SQLite, whose text has no offset."""
     return None if value is None else _in_utc(value).isoformat(" ", "microseconds")[:26]
 
 
 class Base(DeclarativeBase):
-    """The base of all models; constraint names are fixed, as errors are told apart by them."""
+    """The base of all models; constraint names are fixed, as they identify errors."""
 
     metadata = MetaData(
         naming_convention={
@@ -172,7 +172,7 @@ def foreign_key(
 
 
 class TimestampedModel(Base):
-    """A table with a numeric id and the moments of its making and last change."""
+    """A table with a numeric id and the moments of creation and last change."""
 
     __abstract__ = True
 
@@ -233,8 +233,8 @@ class Versioned:
 
 
 class Guarded:
-    """Rows on which an invariant rests. `guard` counts the writes that were made for nothing but
-    to conflict with others (`db/guards.py`); it is never shown."""
+    """Rows on which an invariant rests. `guard` counts the writes whose only purpose is to
+    conflict with others (`db/guards.py`); it is never shown."""
 
     guard: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0", sort_order=93)
 
@@ -248,7 +248,7 @@ def _hide_deleted(state: ORMExecuteState) -> None:
 
 
 def hiding_deleted(statement: S) -> S:
-    """The statement with `deleted_at IS NULL` for every soft-deletable entity in it."""
+    """Return the statement with `deleted_at IS NULL` for every soft-deletable entity in it."""
     return statement.options(
         with_loader_criteria(
             SoftDelete, lambda model: IsLive(model.deleted_at), include_aliases=True

@@ -1,4 +1,4 @@
-"""Idempotency keys: what was answered to a request that created something."""
+"""Idempotency keys: the stored responses to requests that created something."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from app.models.sessions import HASH_LENGTH
 
 
 class IdempotencyKey(Base):
-    """A key of a caller (`user_id`; of a registration, who was made by it) and the answer it got.
+    """A key of a caller and the response it got; `user_id` is the caller, or the registered user.
 
-    Neither the key nor the request is kept: the first by its SHA-256, the second by a MAC.
+    Neither the key nor the request is stored: the first by its SHA-256, the second by a MAC.
     """
 
     __tablename__ = "idempotency_keys"

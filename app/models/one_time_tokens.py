@@ -1,4 +1,4 @@
-"""What links in mails carry: tokens that prove that somebody reads a mailbox, once."""
+"""One-time tokens: the links in mails carry them, as proof of access to a mailbox."""
 
 from __future__ import annotations
 

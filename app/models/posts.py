@@ -36,8 +36,8 @@ _COVERED = ("id", "deleted_at", "status", "author_id", "created_at")
 
 
 def _listed_by(*columns: str, name: str | None = None) -> Index:
-    """Return an index that a listing in this order is read from, filters and all, without touching
-    the rows it skips. `name` where the columns' names together are too long for one."""
+    """Return an index that covers a listing in this order and its filters, so that skipped rows
+    are not read. Give a `name` where the columns' names together are too long for one."""
     return Index(name, *columns, *(each for each in _COVERED if each not in columns))
 
 
@@ -79,7 +79,7 @@ class Post(TimestampedModel, Versioned, SoftDelete):
 
     @property
     def tags(self) -> list[str]:
-        """The names of the post's tags, in order."""
+        """Return the names of the post's tags, in order."""
         return sorted(label.name for label in self.labels)
 
     def change(self, **values: object) -> None:

@@ -59,7 +59,7 @@ class Role(TimestampedModel, SoftDelete, Guarded):
 
     @property
     def permissions(self) -> list[Permission]:
-        """What the role grants, in the order of the enum; names no longer known are left out."""
+        """Return what the role grants, in the order of the enum; leave out unknown names."""
         return effective(self.name, {grant.permission for grant in self.granted})
 
     def soft_delete(self) -> None:
@@ -67,5 +67,5 @@ class Role(TimestampedModel, SoftDelete, Guarded):
 
 
 def effective(role_name: str, granted: set[str]) -> list[Permission]:
-    """The permissions a role grants: everything for `admin`, otherwise those listed."""
+    """Return the permissions a role grants: all for `admin`, otherwise those in `granted`."""
     return [name for name in Permission if role_name == ADMIN_ROLE or name in granted]

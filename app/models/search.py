@@ -1,9 +1,9 @@
 """The words of posts, users and tags, for the full-text index of each kind of database.
 
 A table beside each: what a listing reads stays small. On SQLite the index is a table of its own
-(FTS5, `fts_` and the table's name) that triggers keep; it is in no metadata. Whatever the ORM
-writes to the rows is written here by the listeners below, in the same flush; what is inserted in
-bulk, or past the ORM, its writer puts here, or `db/search.py` finds it missing.
+(FTS5, `fts_` and the table's name) that triggers update; it is in no metadata. The listeners
+below index what the ORM writes, in the same flush; code that inserts in bulk, or past the ORM,
+indexes it itself, or `db/search_index.py` does so later.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _WORDS = (
 )
 
 
-# SQLite's index of one of these tables, and what keeps it, as the migrations make them. A backup
-# has none of it: it is made anew from the table when one is restored.
+# SQLite's index of one of these tables, and its triggers, as the migrations create them. A backup
+# has neither: a restore rebuilds the index from the table.
 FTS = (
     "CREATE VIRTUAL TABLE fts_{searched} USING fts5(words, content='{table}',"
     " content_rowid='id', tokenize='ascii', detail='none', columnsize=0, prefix='4')",
@@ -101,7 +101,8 @@ SEARCHED: dict[type[SearchRow], tuple[type[Any], tuple[str, ...]]] = {
 
 
 def fts_statements(tables: Collection[str]) -> list[str]:
-    """Return what makes and fills SQLite's indexes of those tables of words that are there."""
+    """Return the statements that create and fill SQLite's indexes of those of the tables that have
+    one."""
     names = [
         {"table": model.__tablename__, "searched": searched.__tablename__}
         for model, (searched, _) in SEARCHED.items()
@@ -110,18 +111,18 @@ def fts_statements(tables: Collection[str]) -> list[str]:
     return [each.format(**named) for named in names for each in (*FTS, _REBUILD)]
 
 
-def _keep(table: Any, model: type[Any], columns: tuple[str, ...]) -> None:
-    """Write the words of each row that the ORM writes."""
+def _index_writes(table: Any, model: type[Any], columns: tuple[str, ...]) -> None:
+    """Listen for writes of the ORM, and write the words of each row."""
 
     def words_of(row: Any) -> str:
         return index_words(*[getattr(row, name) for name in columns])
 
     @event.listens_for(model, "after_insert")
-    def made(_: Any, connection: Connection, row: Any) -> None:
+    def insert_words(_: Any, connection: Connection, row: Any) -> None:
         connection.execute(insert(table).values(id=row.id, words=words_of(row)))
 
     @event.listens_for(model, "after_update")
-    def changed(_: Any, connection: Connection, row: Any) -> None:
+    def update_words(_: Any, connection: Connection, row: Any) -> None:
         state: Any = inspect(row)
         if any(state.attrs[name].history.has_changes() for name in columns):
             written = update(table).where(table.c.id == row.id).values(words=words_of(row))
@@ -131,4 +132,4 @@ def _keep(table: Any, model: type[Any], columns: tuple[str, ...]) -> None:
 
 
 for _model, (_searched, _columns) in SEARCHED.items():
-    _keep(_model.__table__, _searched, _columns)
+    _index_writes(_model.__table__, _searched, _columns)

@@ -1,4 +1,4 @@
-"""Logins: one row each, looked at on every request, so that ending one takes effect at once."""
+"""Logins: one row each, read on every request, so that ending one takes effect at once."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ class LoginSession(TimestampedModel, Guarded):
     scope: Mapped[str | None] = mapped_column(String(MAX_SCOPE), default=None)
 
     def is_live(self, now: datetime) -> bool:
-        """Whether it is not over."""
+        """Return whether the session has not ended or expired."""
         return self.ended_at is None and now < self.expires_at

@@ -1,4 +1,4 @@
-"""People who can log in."""
+"""Users: the accounts that can log in."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class User(TimestampedModel, SoftDelete, Guarded):
 
     @property
     def permissions(self) -> list[Permission]:
-        """All that the user's roles grant, in the order of the enum."""
+        """Return all that the user's roles grant, in the order of the enum."""
         held = {permission for role in self.roles for permission in role.permissions}
         return [permission for permission in Permission if permission in held]
 

@@ -92,13 +92,13 @@ class Metrics(Telemetry):
             self._hits.add(1, {"door": attempt.door, "limit": whom})
 
     async def exposition(self, accept: str) -> tuple[bytes, str]:
-        """Every figure, in the format an `Accept` header asks for, and its content type.
+        """Return every figure, in the format an `Accept` header asks for, and its content type.
 
         While the database does not answer, what is asked of it is missing.
         """
         assert self._backlog is not None
         encode, content_type = _format(accept)
-        # The reader hands what it has gathered to whoever asks next: one at a time may.
+        # The reader gives what it has collected to the next caller: one at a time may ask.
         async with self._turns:
             try:
                 self._known = await self._backlog.answer()
@@ -124,7 +124,7 @@ class Metrics(Telemetry):
         self._meter.create_observable_gauge(f"cimiento.{name}", [callback], unit, description)
 
     def _begin_at_0(self) -> None:
-        """A counter that appears with its first event hides this one from all rates."""
+        """Start all counters at 0: one that appears with its first event hides it from rates."""
         for door in LimitedAction:
             for result in _ATTEMPTS:
                 self._attempts.add(0, {"door": door, "result": result})
@@ -163,7 +163,7 @@ class _CountingMailer:
 
 
 def _format(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
-    """The format an `Accept` header asks for; Prometheus' usual one where it makes no sense."""
+    """Return the format that an `Accept` header asks for; Prometheus' default if it is invalid."""
     try:
         return choose_encoder(accept)
     # A version that is no number raises whatever comparing it happens to.
@@ -172,7 +172,7 @@ def _format(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
 
 
 def _views() -> list[View]:
-    """What is told of requests: of the rest each label would multiply the lines."""
+    """Return the labels of the metrics of requests: each further one would multiply the lines."""
     by_route = {"http.route", "http.request.method", "http.response.status_code"}
     return [
         View(instrument_name="http.server.request.duration", attribute_keys=by_route),
@@ -196,7 +196,7 @@ def _result(error: BaseException | None) -> str:
 
 
 def _pools(database: Database) -> Iterator[tuple[str, QueuePool]]:
-    """SQLite reads past the pool."""
+    """Yield the pools by name; SQLite reads past the pool."""
     engines = {"write": database.engine, "read": database.reading}
     for name, engine in engines.items():
         pool = engine.pool

@@ -55,12 +55,12 @@ class Readiness:
             self._lookups[Part.redis] = SingleFlight(self._ask_redis, seconds=SECONDS)
 
     def drain(self) -> None:
-        """From now on there is one part missing, this server: send it nothing more."""
+        """Report this server as missing from now on, so that it is sent nothing more."""
         self._is_draining = True
 
     async def missing(self, *, exclude: Collection[Part] = ()) -> list[str]:
-        """What keeps this process from serving: names of parts, `server` for itself, `migrations`
-        where the database lacks nothing else."""
+        """Return what keeps this process from serving: names of parts, `server` for itself,
+        `migrations` where the database lacks nothing else."""
         asked = [part for part in self._lookups if part not in exclude]
         answers = await asyncio.gather(*map(self._lack, asked))
         missing = [lack for lack in answers if lack]
@@ -122,7 +122,7 @@ class Readiness:
 
 
 def _in_words(error: Exception) -> str:
-    """Return an error as a log may show it; what SQLite's file lacks is told by ourselves."""
+    """Return an error as a log may show it; what SQLite's file lacks is in our own words."""
     if isinstance(error, PermissionError):
         return str(error)
     facts = described(error)

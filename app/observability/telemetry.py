@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 # Of monitoring itself: many, and quick.
-_UNTOLD = ("/metrics", "/health")
+_EXCLUDED_PATHS = ("/metrics", "/health")
 
 
 class Telemetry:
@@ -36,7 +36,7 @@ class Telemetry:
             # Its log records hold the texts of exceptions, and those may hold anything.
             "logs": False,
             "operation_spans": False,
-            "exclude": lambda scope: scope["path"].startswith(_UNTOLD),
+            "exclude": lambda scope: scope["path"].startswith(_EXCLUDED_PATHS),
         }
         if settings.traces_enabled:
             self.config["tracer_provider"] = _tracer_provider()
@@ -45,7 +45,7 @@ class Telemetry:
         """Measure a database and its outbox."""
 
     def counting(self, mailer: Mailer) -> Mailer:
-        """A mailer that counts what becomes of its mails."""
+        """Return a mailer that counts what becomes of its mails."""
         return mailer
 
     def attempted(self, attempt: RateLimitAttempt, error: BaseException | None) -> None:
@@ -56,14 +56,14 @@ class Telemetry:
 
 
 def resource() -> Resource:
-    """What says whose figures and traces these are; OTEL_RESOURCE_ATTRIBUTES may add to it."""
+    """Return the source of metrics and traces; OTEL_RESOURCE_ATTRIBUTES may add to it."""
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 see above
 
     return Resource.create({"service.name": "cimiento", "service.version": __version__})
 
 
 def _tracer_provider() -> TracerProvider:
-    """Of this app alone. FastAPI adds the exporter that the OTEL_ variables describe."""
+    """Return a provider of this app alone. FastAPI adds the exporter of the OTEL_ variables."""
     from opentelemetry.sdk.trace import (  # noqa: PLC0415 see above
         Span,
         SpanProcessor,

@@ -1,1 +1,1 @@
-"""How often anybody may try: the rules, the limiter that applies them, the counters behind it."""
+"""Limits on attempts: the rules, the limiter that applies them, the counters behind it."""

@@ -22,7 +22,7 @@ REDIS_SECONDS = 0.2
 # After Redis did not answer it is left alone for this long.
 REDIS_PAUSE_SECONDS = 5
 _WAITS = 10
-# One step for each key. What is back at 0 is deleted, in the same step: nobody counts in between.
+# One step for each key. What is back at 0 is deleted, in the same step: no count comes in between.
 _ADD = """
 local counts = {}
 for place, key in ipairs(KEYS) do
@@ -138,7 +138,7 @@ async def _seconds_left(redis: Redis, name: str) -> float:
 
 
 async def _in_time(question: Awaitable[T]) -> T:
-    """The answer, or TimeoutError after REDIS_SECONDS.
+    """Return the answer; raise TimeoutError after REDIS_SECONDS.
 
     In short waits: while this process is too busy to look, they take longer together. Under a
     flood a clock would take Redis for dead that has answered long ago.

@@ -1,4 +1,4 @@
-"""How often anybody may try what takes passwords, tokens or addresses.
+"""Limits attempts at what takes passwords, tokens or addresses.
 
 Each action has limits per network, per account and in all (`app/rate_limits/rules.py`).
 A try is counted before anything is verified, and given back when it was right: of any number of
@@ -31,7 +31,7 @@ from app.rate_limits.rules import (
     RateLimit,
 )
 
-_CLAIM_SECONDS = 15  # longer than a request takes: whoever died at it is in the way
+_CLAIM_SECONDS = 15  # longer than a request takes: one that died leaves its claim behind
 _IN_HEADERS = (LimitScope.network, LimitScope.account)
 
 
@@ -45,11 +45,11 @@ class RateLimiter:
         self._keys = keys
         self._writes = {LimitScope.account: (RateLimit(posts_per_minute, MINUTE),)}
         self.limits_writing = counters is not None and posts_per_minute > 0
-        # Called for each new post: what it takes is made once for an account.
+        # Called for each new post: the window is built once for an account.
         self.writes_of = lru_cache(4_096)(self._writes_of)
 
     def attempt(self, door: LimitedAction, *, ip: str) -> RateLimitAttempt:
-        """A try at a door; nothing is counted yet."""
+        """Return an attempt at a door; nothing is counted yet."""
         return RateLimitAttempt(self, door, network_of(ip))
 
     def rules(self, door: LimitedAction) -> Mapping[LimitScope, tuple[RateLimit, ...]]:
@@ -65,7 +65,7 @@ class RateLimiter:
             await self.counters.close()
 
     def key(self, *parts: object) -> str:
-        """A name for the store that only holders of the secret can derive."""
+        """Return a name for the store that only holders of the secret can derive."""
         text = "\0".join(map(str, parts)).encode("utf-8", "backslashreplace").decode()
         return self._keys.mac("throttling", text)[:32]
 
@@ -104,8 +104,8 @@ class RateLimitAttempt:
         self._headers: dict[str, str] = {}
 
     async def enter(self) -> None:
-        """Before anything is verified: count it for the network and, where no account is asked
-        about, for all."""
+        """Count it for the network and, where no account is asked about, for all; call it before
+        anything is verified."""
         if self.door not in AFTERWARDS:
             await self._enter()
 
@@ -126,8 +126,8 @@ class RateLimitAttempt:
         """Count it for an account, by its `email_key`; call it before anything is verified.
 
         The empty key stands for all that can be no account's.
-        `known_ips` are addresses the account was logged in at. Whoever is logged in
-        (`session_id`) is no stranger wherever they are.
+        `known_ips` are addresses the account was logged in at. A caller who is logged in
+        (`session_id`) is no stranger at any address.
         """
         self.user_id = user_id
         if session_id is not None:
@@ -135,7 +135,7 @@ class RateLimitAttempt:
             return
         wanted = self._buckets(LimitScope.account, account, self._network)
         known = self._network in {network_of(ip) for ip in known_ips}
-        # Asked about nobody too: it takes as long.
+        # Asked for an unknown account too: it takes as long.
         if not known and not await self._is_trusted(user_id or 0):
             wanted += self._buckets(LimitScope.strangers, account) if account else []
             wanted += self._buckets(LimitScope.everyone)
@@ -146,8 +146,8 @@ class RateLimitAttempt:
         self.door, self._rules = door, self._limiter.rules(door)
 
     async def failed(self, error: BaseException) -> None:
-        """It ended with an error. Raises TooManyRequests for one wrong token, or one request
-        with invalid input, too many: right and valid ones are let through all the same."""
+        """Count an error that it ended with. Raise TooManyRequests for one wrong token, or one
+        request with invalid input, too many: right and valid ones are let through all the same."""
         if self.door in AFTERWARDS and isinstance(error, WRONG):
             await self._enter()
         elif is_invalid(error):
@@ -167,10 +167,10 @@ class RateLimitAttempt:
         await self._take(self._buckets(LimitScope.account, user_id))
 
     async def claim(self, what: str) -> bool:
-        """Whether nobody else is at something right now; until this try is settled it is theirs."""
+        """Claim something until this attempt is settled; return whether it was free."""
         if self._counters is None:
             return True
-        # Whoever claims it has reached the limit: it is not forgotten.
+        # With a limit of 1, a claim is never evicted.
         wanted = [Window(self._limiter.key("claim", what), _CLAIM_SECONDS, 1, self._owner)]
         if await self._counters.add(wanted) == [1]:
             self._claimed = wanted
@@ -180,9 +180,9 @@ class RateLimitAttempt:
 
     async def may_mail(self, address: str, *, by_itself: bool = False) -> bool:
         """Count a mail to an address, by its `email_key`; False when its mailbox had enough of
-        them. Then send nothing and answer as if it were sent, whoever has that address.
+        them. Send nothing then, and answer as if it were sent, for an unknown address too.
 
-        `by_itself`: not together with sub-addresses, which anybody may use up.
+        `by_itself`: not together with sub-addresses, which strangers may use up.
         """
         of = ("itself", address) if by_itself else (mailbox_of(address),)
         buckets = self._buckets(LimitScope.address, *of, shared=True)
@@ -194,7 +194,7 @@ class RateLimitAttempt:
         return not full
 
     async def trust(self, user_id: int) -> None:
-        """Somebody has just proved that the account is theirs: this network is known from now."""
+        """Remember this network as known to the account: its owner has just been verified."""
         if self._counters is not None:
             key = self._limiter.key("trusted", user_id, self._network)
             await self._counters.add([Window(key, TRUST_SECONDS, owner=self._owner)])
@@ -212,7 +212,7 @@ class RateLimitAttempt:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The limit that is closest, as draft-ietf-httpapi-ratelimit-headers has it."""
+        """Return the limit that is closest, as draft-ietf-httpapi-ratelimit-headers has it."""
         return self._headers
 
     async def _take(self, wanted: list[Bucket], kept: list[Bucket] | None = None) -> None:
@@ -259,7 +259,7 @@ class RateLimitAttempt:
 
     @property
     def _owner(self) -> str:
-        """Whose share of the memory its counters take: whoever has a /48 has one."""
+        """Return the network whose share of the memory the counters take; a /48 has one share."""
         return self._block or self._network
 
     def _of_network(self, whom: LimitScope, *, shared: bool = False) -> list[Bucket]:
@@ -271,7 +271,7 @@ class RateLimitAttempt:
     def _buckets(
         self, whom: LimitScope, *of: object, shared: bool = False, times: int = 1
     ) -> list[Bucket]:
-        """One for each quota, the shortest first; `shared` by all doors, so many `times` as
+        """Return one for each quota, the shortest first; `shared` by all doors, so many `times` as
         large."""
         door = "" if shared else self.door
         quotas = [RateLimit(each.tries * times, each.seconds) for each in self._rules.get(whom, ())]

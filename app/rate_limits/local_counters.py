@@ -39,7 +39,7 @@ class _Entry:
 class LocalCounters:
     """Counts by key. A key exists while its count is above 0 and its window is not over.
 
-    When there are `max_keys`, room is made for a hundredth of them: the owner with the most keys
+    When there are `max_keys`, a hundredth of them is evicted: the owner with the most keys
     loses those without a limit first, then those below theirs, and of these the ones that were
     counted longest ago. A key that limits a caller stays until its window ends. When all of them
     do, new keys with the same limit and window are counted together.
@@ -111,7 +111,7 @@ class LocalCounters:
         return self._below_limit if entry.limit else self._without_limit
 
     def _has_room(self, now: float) -> bool:
-        """Whether a key may be added, after those that have expired or may be evicted are gone."""
+        """Return whether a key may be added, after removing what has expired or may be evicted."""
         self._sweep(now, _SWEPT_AT_ONCE)
         if len(self._entries) >= self._max_keys:
             self._evict(max(1, self._max_keys // 100))
@@ -162,7 +162,7 @@ def _slot(moment: float) -> int:
 
 
 def _kind(window: Window) -> str:
-    """What windows have in common that are counted together. Few: the memory is full."""
+    """Return what windows have in common that are counted together. Few: the memory is full."""
     return f"{window.limit} in {window.seconds.bit_length()}"
 
 

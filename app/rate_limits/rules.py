@@ -1,4 +1,4 @@
-"""How often anybody may try: the doors, and the limits of each (docs/adr/0016-throttling.md)."""
+"""Limits on attempts: the doors, and the limits of each (docs/adr/0016-throttling.md)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LimitScope(StrEnum):
     everyone = "everyone"  # the door, but for networks that an account is known from
     address = "address"  # mails to an address, or registrations of it
     invalid = "invalid"  # requests of a network whose input was refused, at all doors together
-    changes = "changes"  # changes of one's password or address: each is told by mail
+    changes = "changes"  # changes of one's password or address: each is reported by mail
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Bucket(Window):
 
     @property
     def left(self) -> int:
-        """How many tries are left in the present window."""
+        """Return how many tries are left in the present window."""
         return max(0, self.quota.tries - self.counted)
 
     def headers(self, door: LimitedAction, *, left: int, seconds: int) -> dict[str, str]:
@@ -72,7 +72,7 @@ class Bucket(Window):
 
 
 MINUTE, _QUARTER, _HOUR, _DAY = 60, 900, 3_600, 86_400
-# Whoever goes on failing waits for a quarter of an hour, then an hour, then a day.
+# A client that goes on failing waits for a quarter of an hour, then an hour, then a day.
 _GROWING = (RateLimit(10, _QUARTER), RateLimit(20, _HOUR), RateLimit(40, _DAY))
 _A_FEW_MAILS = (RateLimit(3, _HOUR),)
 # No limit for all together where the wrong tries of some would keep the right ones of others out.
@@ -121,5 +121,5 @@ COUNTS_ALL = frozenset(
 )
 # IPv6 comes in blocks: what holds for a /64 holds for so many of them that share a /48.
 BLOCK = 10
-# A network stays known for this long after somebody registered, logged in or set a password there.
+# A network stays known for this long after a registration, a login or a new password there.
 TRUST_SECONDS = 30 * _DAY

@@ -22,7 +22,7 @@ from app.web.pages import page
 
 _APP = Path(__file__).parent.parent
 # Scripts only from here, none inline. Both viewers set styles from script and draw with data:
-# images; ReDoc searches in a worker made of a blob.
+# images; ReDoc searches in a worker that it loads from a blob.
 _DOCS_CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
@@ -60,19 +60,19 @@ own_assets = Assets(directory=_APP / "static")
 
 @docs_router.get("/docs")
 async def swagger_ui() -> HTMLResponse:
-    """The API docs, to try every operation out."""
+    """Show the API docs, to try every operation out."""
     return page("swagger.html", csp=_DOCS_CSP, locale=_DOCS_LOCALE)
 
 
 @docs_router.get("/redoc")
 async def redoc() -> HTMLResponse:
-    """The API docs, to read."""
+    """Show the API docs, to read."""
     return page("redoc.html", csp=_DOCS_CSP, locale=_DOCS_LOCALE)
 
 
 @docs_router.get("/static/vendor/redoc.standalone.js")
 async def redoc_script() -> Response:
-    """ReDoc, without the one image that it loads from elsewhere (and our CSP refuses)."""
+    """Return ReDoc, without the one image that it loads from elsewhere (and our CSP refuses)."""
     return Response(
         _redoc_script(), media_type="text/javascript", headers={"Cache-Control": _FOR_A_DAY}
     )
@@ -86,7 +86,7 @@ def _redoc_script() -> bytes:
 
 @errors_router.get("/errors")
 async def list_errors() -> HTMLResponse:
-    """Every error code with its meaning."""
+    """Show every error code with its meaning."""
     texts = i18n.find(request_context().locale, "errors")
     errors = [(kind, texts[code]) for code, kind in sorted(_ERRORS.items())]
     return page("errors.html", csp=_PAGE_CSP, errors=errors, shown=EXAMPLE_VALUES)
@@ -94,7 +94,7 @@ async def list_errors() -> HTMLResponse:
 
 @errors_router.get("/errors/{code}")
 async def explain_error(code: Annotated[str, PathParam(max_length=64)]) -> HTMLResponse:
-    """What an error means: its cause, what to do, an example."""
+    """Show what an error means: its cause, what to do, an example."""
     kind = _ERRORS.get(code)
     if kind is None:
         raise NotFound

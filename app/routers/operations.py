@@ -27,7 +27,7 @@ class Health(ResponseModel):
 
 @router.get("/", include_in_schema=False)
 async def root(request: Request) -> Response:
-    """Where people and tools find what they look for: the docs, or the names of what there is."""
+    """Lead people and tools to the docs, or to the paths of the API and its health."""
     prefix = request.scope.get("root_path", "")
     if request.app.state.settings.docs_enabled:
         return RedirectResponse(f"{prefix}/docs")
@@ -75,7 +75,7 @@ async def ready(
 
 @metrics_router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """The figures of this process, for Prometheus."""
+    """Return the figures of this process, for Prometheus."""
     found = request.app.state.telemetry
     body, content_type = await found.exposition(request.headers.get("accept", ""))
     return Response(body, headers={"Content-Type": content_type})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -41,7 +41,7 @@ async def list_posts(caller: MaybeCaller, query: PostQuery, request: Request) ->
     """List posts.
 
     List the published posts and, with a login, your own drafts; `deleted=true` lists your
-    trash. With `posts:moderate` the drafts and the trash of all users are listed.
+    trash. With `posts:moderate`, list the drafts and the trash of all users.
     """
     page = await post_listing.list_posts(
         paginator_of(request), caller=caller, query=query, author_id=query.author_id
@@ -90,8 +90,8 @@ async def update_post(
     if it is still as you read it.
     """
 
-    async def show() -> schemas.Post:
-        return schemas.Post.model_validate(post)
+    async def show() -> dict[str, Any]:
+        return posts.SHOWN.of_object(post)
 
     await require_unchanged(data, show)
     return _shown(await posts.update(session, post=post, data=data))
@@ -147,4 +147,4 @@ async def unpublish_post(post: PostForUpdate, session: SessionDep) -> FastJSONRe
 
 def _shown(post: Post) -> FastJSONResponse:
     """Return what reading the post would answer, to the byte: a tag of either is one of both."""
-    return FastJSONResponse.tagged(schemas.Post.model_validate(post), version=post.version)
+    return FastJSONResponse.tagged(posts.SHOWN.of_object(post), version=post.version)

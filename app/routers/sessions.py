@@ -59,7 +59,7 @@ async def refresh(
 async def renewed(
     token: str, database: Database, settings: Settings, request: Request, scope: str = ""
 ) -> auth_schemas.Token:
-    """The body that answers a refresh."""
+    """Return the body that answers a refresh."""
     grant = await renew(
         database,
         token=token,
@@ -73,7 +73,7 @@ async def renewed(
 
 
 def token_answer(request: Request, grant: Grant) -> auth_schemas.Token:
-    """The body that answers a login or a refresh."""
+    """Return the body that answers a login or a refresh."""
     tokens: AccessTokens = request.app.state.tokens
     return auth_schemas.Token(
         access_token=tokens.issue(user_id=grant.user_id, session_id=grant.session_id),

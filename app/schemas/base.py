@@ -198,9 +198,7 @@ class RequestModel(BaseModel):
 
 
 class ResponseModel(BaseModel):
-    """A response body, read from rows. Fields have no defaults: leaving one out is a defect."""
-
-    model_config = ConfigDict(from_attributes=True)
+    """A response body. Fields have no defaults: leaving one out is a defect."""
 
 
 class Changes(RequestModel):

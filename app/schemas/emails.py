@@ -15,8 +15,8 @@ from app.models.users import MAX_EMAIL, email_key
 from app.schemas import patterns
 from app.schemas.base import Checked, refuse_unstorable
 
-# Never in the public DNS (RFC 6761). Ours to refuse, as some are a company's: the library, which
-# asks its list whatever it is told, is given an empty one.
+# Never in the public DNS (RFC 6761). Refused here, as some companies use them: the list of the
+# library, which no option turns off, is emptied.
 _SPECIAL_USE = tuple(email_validator.SPECIAL_USE_DOMAIN_NAMES)
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
@@ -24,7 +24,7 @@ email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 def _valid_email(value: str) -> str:
     refuse_unstorable(value)
     try:
-        found = _parsed_email(value.strip())
+        found = _validated_email(value.strip())
     except EmailNotValidError:
         raise PydanticCustomError("email_invalid", "not an e-mail address") from None
     # What reads as an encoded word (RFC 2047) can stand in no header: no mail would ever arrive.
@@ -33,10 +33,10 @@ def _valid_email(value: str) -> str:
     return found.normalized
 
 
-def _parsed_email(text: str) -> ValidatedEmail:
+def _validated_email(text: str) -> ValidatedEmail:
     """Return the parts of an address in the public DNS or in SPECIAL_USE_DOMAINS."""
     ours = request_context().special_use_domains
-    # Whether the domain takes mail is for the mail to find out: no look-up here.
+    # Whether the domain takes mail shows when it is sent: no DNS query here.
     found = validate_email(text, check_deliverability=False, globally_deliverable=not ours)
     domain = found.ascii_domain
     if ours and not _is_within(domain, ours):
@@ -54,7 +54,7 @@ def _is_within(domain: str, others: Sequence[str]) -> bool:
 
 
 def normal_email(text: str) -> str | None:
-    """An address as it would have been kept at registration; None for what is not one."""
+    """Return an address as registration would store it; None for what is not one."""
     try:
         return _email.validate_python(text)
     except ValidationError:

@@ -26,7 +26,7 @@ class Mail(ResponseModel):
     html: str | None = Field(description="The mail as HTML; null if it is hidden.")
     message_id: str = Field(description="The header `Message-ID`, the same on every attempt.")
     state: MailState
-    attempts: int = Field(description="How many attempts at delivery were made.")
+    attempts: int = Field(description="The number of attempts at delivery.")
     next_attempt_at: UtcDatetime | None = Field(
         description="When the next attempt is due; null if none is."
     )

@@ -136,7 +136,7 @@ class _NewProfile(RequestModel):
 
 
 class Registration(_NewProfile):
-    """A new account, made by its owner."""
+    """A new account, created by its owner."""
 
     email: Email = Field(examples=["ana@example.com"])
     name: Name
@@ -144,7 +144,7 @@ class Registration(_NewProfile):
 
 
 class UserCreate(_NewProfile):
-    """A new account, made by an administrator: without a password."""
+    """A new account, created by an administrator: without a password."""
 
     email: Email = Field(examples=["luis@example.com"])
     name: Name = Field(examples=["Luis Pérez"])

@@ -54,20 +54,20 @@ def _bind_all(sockets: list[socket.socket], host: str, port: int) -> None:
 
 
 def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
-    made = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             takes_both = is_every_interface(address[0])
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not takes_both)
-        made.bind(address)
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not takes_both)
+        listener.bind(address)
         # Bound alone, another socket that may be reused could be bound there too.
-        made.listen(_BACKLOG)
-        made.set_inheritable(True)
+        listener.listen(_BACKLOG)
+        listener.set_inheritable(True)
     except BaseException:
-        made.close()
+        listener.close()
         raise
-    return made
+    return listener
 
 
 def _reason(error: Exception, host: str, port: int) -> str:

@@ -20,7 +20,7 @@ from app.web.middleware.request_context import raw_refusal
 
 # The request line and all headers; likewise what a chunked body has beside its data.
 MAX_HEAD = 65_536
-# So much is parsed in one go: the requests in it are made all at once.
+# The parser gets so many bytes at once: it builds all requests in them before the first runs.
 _PORTION = 8_192
 # Each byte of a body pays for so many of its framing: chunks of one byte are allowed.
 _FRAMING = 16
@@ -54,7 +54,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # A socket of both families names peers of IPv4 in a way that nobody else does.
+        # A socket of both families names peers of IPv4 in a form of its own.
         self.client = self.client and (unmapped(self.client[0]), self.client[1])
         self.flow = _Flow(transport, self._parse_on)
 
@@ -85,7 +85,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def _may_parse(self) -> bool:
-        """Whether no request waits for its turn, and no body for its reader."""
+        """Return whether no request waits for its turn, and no body for its reader."""
         return not (self.pipeline or self.flow.read_paused or self._is_refused)
 
     def _parse_on(self) -> None:

@@ -1,8 +1,8 @@
-"""uvicorn, ending so that nobody who was let in is turned away.
+"""uvicorn, with an end that drops no connection that was accepted.
 
 By itself uvicorn closes what seems idle the moment SIGTERM arrives: a request that is on its way
 over such a connection, or waits in the queue of the listening socket, is answered by a reset. Of
-several processes the parent even keeps that queue open, with nobody to serve it.
+several processes the parent even keeps that queue open, with no process to serve it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def serve(
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
         http=BoundedProtocol,
-        # There are none; nobody need parse them.
+        # The app has no WebSockets.
         ws="none",
         **watched,
         **options,
@@ -94,9 +94,9 @@ class _Config(uvicorn.Config):
 
 
 class Server(uvicorn.Server):
-    """A server that says goodbye before it goes.
+    """A server that announces its end.
 
-    The application's lifespan state names it as `app`: its `state.readiness` is told first, so
+    The application's lifespan state names it as `app`: its `state.readiness` is drained first, so
     that /health/ready answers 503, for `state.settings.shutdown_delay_seconds`, before
     connections are refused.
     """
@@ -153,7 +153,7 @@ class Server(uvicorn.Server):
         # The queue was no longer than this: a flood that goes on is not let in.
         waiting = (_waiting_at(each, at_most=self.config.backlog) for each in listeners)
         for connection in chain.from_iterable(waiting):
-            # Whoever has hung up meanwhile needs no answer.
+            # A client that has hung up meanwhile needs no answer.
             with suppress(OSError):
                 await loop.connect_accepted_socket(self._protocol, connection, ssl=self.config.ssl)
 
@@ -172,8 +172,8 @@ class Server(uvicorn.Server):
 
     def _protocol(self) -> asyncio.Protocol:
         kind: Any = self.config.http_protocol_class
-        made: asyncio.Protocol = kind(self.config, self.server_state, self.lifespan.state)
-        return made
+        protocol: asyncio.Protocol = kind(self.config, self.server_state, self.lifespan.state)
+        return protocol
 
 
 def _is_in_main_thread() -> bool:
@@ -187,8 +187,8 @@ def _is_busy(connection: Any) -> bool:
 
 
 def _copy(listener: Any) -> socket.socket | None:
-    """The same socket once more: it keeps its queue until the last copy is closed. None while
-    this process may open nothing more: then nobody in the queue can be let in either."""
+    """Return a copy of the socket: it keeps its queue until the last copy is closed. None while
+    this process may open nothing more: then no connection of the queue can be accepted either."""
     try:
         return socket.socket(fileno=os.dup(listener.fileno()))
     except OSError:
@@ -196,7 +196,7 @@ def _copy(listener: Any) -> socket.socket | None:
 
 
 def _waiting_at(listener: socket.socket, *, at_most: int) -> Iterator[socket.socket]:
-    """The connections in a listener's queue; closes it when there are no more, or no room."""
+    """Yield the connections in a listener's queue; close it when there are no more, or no room."""
     listener.setblocking(False)
     with listener:
         for _ in range(at_most):
@@ -204,7 +204,7 @@ def _waiting_at(listener: socket.socket, *, at_most: int) -> Iterator[socket.soc
                 connection, _address = listener.accept()
             except ConnectionAbortedError:
                 continue
-            except OSError:  # nobody waits, or this process has no descriptor left
+            except OSError:  # the queue is empty, or this process has no descriptor left
                 return
             connection.setblocking(False)
             yield connection

@@ -9,15 +9,15 @@ const token = location.hash.slice(1);
 const texts = form.dataset;
 
 function paragraph(line, prefix) {
-  const made = document.createElement("p");
+  const element = document.createElement("p");
   if (prefix) {
     const hidden = document.createElement("span");
     hidden.className = "visually-hidden";
     hidden.textContent = `${prefix} `;
-    made.append(hidden);
+    element.append(hidden);
   }
-  made.append(line);
-  return made;
+  element.append(line);
+  return element;
 }
 
 // Screen readers read what gets the focus: the message is no live region, or they would read it twice.

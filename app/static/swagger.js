@@ -11,7 +11,7 @@ const optionalLogin = {
     },
   },
 };
-// Kept out of the page itself, so that the content security policy can forbid inline scripts.
+// In a file of its own, so that the content security policy can forbid inline scripts.
 SwaggerUIBundle({
   url: "/openapi.json",
   dom_id: "#swagger-ui",

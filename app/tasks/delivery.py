@@ -1,4 +1,4 @@
-"""One attempt to deliver one mail of the outbox, whoever makes it: an API process or a worker."""
+"""One attempt to deliver one mail of the outbox, by an API process or a worker."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Delivery:
         self._settings = settings
 
     async def due(self, *, limit: int) -> Sequence[int]:
-        """Ids of mails to try now, the longest waiting first."""
+        """Return the ids of mails to try now, the longest waiting first."""
         async with (
             asyncio.timeout(DATABASE_SECONDS),
             self._database.begin(readonly=True) as session,

@@ -69,7 +69,7 @@ class Mailer(Protocol):
 
 
 def render(mail: Mail, settings: Settings, *, hide_link: bool = False) -> Rendered:
-    """Return the subject and both bodies of a mail. Its link, if it has one, is made here and now,
+    """Return the subject and both bodies of a mail. Its link, if it has one, is built here,
     or left out."""
     texts = i18n.find(mail.locale, "mail", mail.kind)
     common = i18n.find(mail.locale, "mail", "common")
@@ -101,7 +101,7 @@ def render(mail: Mail, settings: Settings, *, hide_link: bool = False) -> Render
 
 
 def _link(mail: Mail, settings: Settings) -> str | None:
-    """The link of a mail; None when it has none, or its key is not in use any more.
+    """Return the link of a mail; None if it has none, or its key is not in use any more.
 
     The token is its fragment: browsers send that to no server, so no log and no Referer has it.
     """
@@ -113,13 +113,13 @@ def _link(mail: Mail, settings: Settings) -> str | None:
 
 
 def message_id(mail: Mail, settings: Settings) -> str:
-    """The same on every attempt, so that a mail sent twice is recognised as one."""
+    """Return the Message-ID: the same on every attempt, to recognise a mail that is sent twice."""
     domain = deliverable_form(parseaddr(settings.mail_from)[1]).rpartition("@")[2]
     return f"<{mail.key}@{domain}>"
 
 
 def compose(mail: Mail, settings: Settings) -> EmailMessage:
-    """The message of a mail: text and HTML, to exactly one recipient."""
+    """Return the message of a mail: text and HTML, to exactly one recipient."""
     rendered = render(mail, settings)
     sender, sender_address = parseaddr(settings.mail_from)
     recipient = deliverable_form(mail.recipient)
@@ -147,7 +147,7 @@ def _set_subject(message: EmailMessage, subject: str) -> None:
 
 
 def _one_address(text: str) -> Address:
-    """The address of a text that holds one. Raises ValueError for anything else."""
+    """Return the address of a text that holds one; raise ValueError for anything else."""
     local, _, domain = text.rpartition("@")
     if local.isascii():
         return Address(addr_spec=text)
@@ -215,7 +215,7 @@ class SmtpMailer:
             client.close()
 
     async def greet(self) -> None:
-        """Connect and log in as for a mail, and hang up. Raises NotSent."""
+        """Connect and log in as for a mail, and hang up. Raise NotSent if that fails."""
         client = self._client()
         try:
             async with asyncio.timeout(self._settings.smtp_timeout_seconds):
@@ -241,8 +241,8 @@ class SmtpMailer:
 
 
 def _failure(error: Exception) -> Failure:
-    """What an error says that came when the server was reached, and login done. Of one that is no
-    answer nobody knows: the server may have taken the mail, and must not be sent it for ever."""
+    """Return what an error after the login means. After one that is no answer the server may have
+    taken the mail, and must not be sent it for ever."""
     match error:
         case aiosmtplib.SMTPResponseException():
             is_deferral = 400 <= error.code < 500  # noqa: PLR2004 RFC 5321 §4.2.1
@@ -254,7 +254,7 @@ def _failure(error: Exception) -> Failure:
 
 
 def _reason(error: Exception) -> str:
-    """The server's words, or the kind of failure when it said nothing."""
+    """Return the server's words; the kind of failure if there are none."""
     match error:
         case aiosmtplib.SMTPResponseException():
             return f"{error.code} {error.message}"
@@ -280,5 +280,5 @@ class FolderMailer:
 
 
 def mailer_for(settings: Settings) -> Mailer:
-    """SMTP when a server is configured, the folder otherwise."""
+    """Return SMTP if a server is configured, the folder otherwise."""
     return SmtpMailer(settings) if settings.smtp_host else FolderMailer(settings.mail_dir)

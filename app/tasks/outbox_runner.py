@@ -1,4 +1,4 @@
-"""What sees to the mails of an API process: itself, or workers by way of Redis."""
+"""Who delivers the mails of an API process: itself, or workers by way of Redis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.tasks.queue import CeleryNotifier
 
 
 class OutboxRunner(Protocol):
-    """Sees to it that due mails are delivered, from `start` to `stop`."""
+    """Has due mails delivered, from `start` to `stop`."""
 
     def start(self) -> None: ...
 
@@ -23,6 +23,6 @@ class OutboxRunner(Protocol):
 
 
 def outbox_runner_for(database: Database, mailer: Mailer, settings: Settings) -> OutboxRunner:
-    """Workers when there is a Redis to reach them by, this process otherwise."""
+    """Return workers if there is a Redis to reach them by, this process otherwise."""
     dispatcher = Dispatcher(database, mailer, settings)
     return Fallback(CeleryNotifier(settings), dispatcher) if settings.redis_url else dispatcher

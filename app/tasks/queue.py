@@ -25,7 +25,7 @@ SWEEP_SECONDS = 1.0
 PURGE_AT = {"hour": 3, "minute": 17}  # UTC
 # While this many tasks wait, no more are added: without workers the queue would grow for ever.
 ENOUGH = 200
-# A task nobody has acknowledged for this long is given to another worker: longer than a delivery
+# A task that was not acknowledged for this long is given to another worker: longer than a delivery
 # may take, like the lease of a claim.
 VISIBILITY_SECONDS = 60
 # A process that hangs beyond every timeout of a delivery is ended.
@@ -37,11 +37,11 @@ STOP_SECONDS = 1.0
 
 
 def celery_for(settings: Settings) -> Celery:
-    """The Celery app of the settings, without tasks. Nothing is connected to before the first use.
+    """Return the Celery app of the settings, without tasks; it connects at first use.
 
     Its keys in Redis begin with `cimiento`; one installation needs one Redis database.
     """
-    # Imported when one is made: who needs no queue is spared a quarter of a second and 13 MB.
+    # Imported at first use: a process without a queue saves a quarter of a second and 13 MB.
     from celery import Celery  # noqa: PLC0415 see above
     from celery.schedules import crontab  # noqa: PLC0415 see above
 
@@ -61,7 +61,7 @@ def celery_for(settings: Settings) -> Celery:
         task_publish_retry=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # Nobody commands the workers by way of Redis, and nothing subscribes to it.
+        # The workers take no commands by way of Redis, and nothing subscribes to it.
         worker_enable_remote_control=False,
         worker_concurrency=4,
         worker_redirect_stdouts=False,
@@ -77,7 +77,7 @@ def celery_for(settings: Settings) -> Celery:
 
 
 def _broker(redis_url: str) -> dict[str, Any]:
-    """How Celery reaches the Redis of a URL, whose options it would read in its own way."""
+    """Return how Celery reaches the Redis of a URL, whose options it would read in its own way."""
     from redis import connection  # noqa: PLC0415 costs half a second
 
     parts: dict[str, Any] = connection.parse_url(redis_url)  # type: ignore[no-untyped-call]
@@ -119,7 +119,7 @@ class Publisher:
         self.is_down = False
 
     def publish(self, task: str, each: Iterable[tuple[int, ...]] = ((),)) -> bool:
-        """Ask for a task, once for each of these arguments; whether Redis has taken them.
+        """Ask for a task, once for each of these arguments; return whether Redis has taken them.
 
         With ENOUGH tasks waiting nothing is added: who works them off looks for mails again.
         """
@@ -142,7 +142,7 @@ class Publisher:
             self._celery.pool.force_close_all()
 
     def _note(self, error: Exception | None) -> None:
-        """Tell of an outage once, and of its end."""
+        """Log an outage once, and its end."""
         if self.is_down == bool(error):
             return
         self.is_down = bool(error)
@@ -165,7 +165,7 @@ class CeleryNotifier:
 
     @property
     def is_down(self) -> bool:
-        """Whether Redis took no task when it was last tried."""
+        """Return whether Redis took no task when it was last tried."""
         return self._publisher is not None and self._publisher.is_down
 
     def start(self) -> None:

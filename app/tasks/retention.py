@@ -28,12 +28,12 @@ from app.models.base import Base, utc_now
 from app.tasks import repair
 
 T = TypeVar("T")
-# Told of each batch: the rule it belongs to, and how many rows it was.
+# Called for each batch: with the name of its rule, and how many rows it was.
 Progress = Callable[[str, int], None]
 # MariaDB makes a join of an IN with 1,000 values or more, and may then scan the table.
 MAX_BATCH = 900
 MIN_BATCH = 100
-# A batch locks all of SQLite, and elsewhere what nobody uses.
+# A batch locks all of SQLite, and elsewhere only rows that are not in use.
 _TARGET_SECONDS = {"sqlite": 0.04}
 _OTHER_TARGET_SECONDS = 0.2
 _MAX_REST_SECONDS = 0.1
@@ -57,7 +57,7 @@ async def purge_deleted(
     expired; set right counts of tags that are wrong, and index words that are missing. Harmless
     when run twice, also at the same time.
 
-    What the database refuses of one rule is told in `failures`, and does not stop the others.
+    What the database refuses of one rule is reported in `failures`, and does not stop the others.
     """
     now = utc_now()
     mails, events = (
@@ -150,7 +150,7 @@ class _Purge:
         self._paces: dict[type[Base], _Pace] = {}
 
     async def run(self) -> None:
-        """Look for rows and delete them until none is left but those that somebody holds."""
+        """Look for rows and delete them until none is left but those that others lock."""
         start = None
         while True:
             async with self._database.begin(readonly=True) as session:
@@ -203,7 +203,7 @@ class _Purge:
         done = await self._database.run(work)
         took = time.perf_counter() - began
         self._pace(kind).note(took)
-        # Nobody else writes to SQLite meanwhile; on a server, half as long leaves them enough.
+        # No other writer gets into SQLite meanwhile; on a server, half as long leaves them enough.
         share = 1 if self._database.dialect == "sqlite" else 0.5
         await asyncio.sleep(min(took * share, _MAX_REST_SECONDS))
         return done

@@ -1,6 +1,6 @@
 """What users have typed, as mails show it: text that no mail program makes a link of.
 
-Anybody may call themselves a link and register with the address of a stranger, and rows may be
+A client may register a link as its name, with the address of a stranger, and rows may be
 older than the rules for names. This is the one place that puts users' text into mails.
 """
 
@@ -89,7 +89,7 @@ def _seen(character: str) -> str:
 
 
 def _spaced(found: re.Match[str]) -> str:
-    """`J.R. García` becomes `J. R. García`: with a space behind its dot, nothing is a domain."""
+    """Return `J.R. García` as `J. R. García`: with a space behind its dot, nothing is a domain."""
     word, follower = found.groups()
     is_short = len(word) <= _MAX_ABBREVIATION and word[0].isupper()
     is_abbreviation = is_short and (len(word) == 1 or word[1:].islower()) and follower.isupper()

@@ -49,7 +49,7 @@ _TALKATIVE = ("celery.app.trace", "celery.worker.strategy", "celery.beat")
 class Jobs:
     """The tasks of one process, with its database and its event loop.
 
-    Those are made by the first task: what exists before a worker forks does not work after it.
+    The first task opens them: what exists before a worker forks does not work after it.
     """
 
     def __init__(self, settings: Settings, publisher: Publisher) -> None:
@@ -61,7 +61,7 @@ class Jobs:
         self._database: Database | None = None
 
     def deliver(self, mail_id: int) -> None:
-        """Try to deliver a mail, if it is due and nobody else has it."""
+        """Try to deliver a mail, if it is due and no other worker has it."""
         self._try(lambda database: self._delivery(database).deliver(mail_id))
 
     def sweep(self) -> None:
@@ -79,7 +79,7 @@ class Jobs:
                 log.warning("not all purged", extra={**described(error), "rule": name})
 
     def close(self, **_: object) -> None:
-        """End the event loop of this process, its connections first; the next task begins anew."""
+        """Close the connections and the event loop of this process; the next task opens others."""
         with self._lock:
             self._open.close()
             self._portal = None
@@ -107,7 +107,7 @@ class Jobs:
 
 
 def celery_with_tasks(settings: Settings) -> tuple[Celery, Jobs]:
-    """The Celery app of a worker, and what its tasks do."""
+    """Return the Celery app of a worker, and what its tasks do."""
     celery = celery_for(settings)
     jobs = Jobs(settings, Publisher(celery))
     # Not `shared`: that is with every Celery app of the process.
@@ -141,7 +141,7 @@ def _scheduler(publisher: Publisher) -> Any:
     from celery.beat import Scheduler  # noqa: PLC0415 see queue.celery_for
 
     class Ticker(Scheduler):  # type: ignore[misc]  # Celery ships no types
-        """Adds nothing to a queue that nobody works off, and tells of an outage once."""
+        """Adds nothing to a queue that no worker empties, and logs an outage once."""
 
         producer = None
 
@@ -167,7 +167,7 @@ def _log_as(settings: Settings) -> None:
 
 
 def _end_in_time(**_: object) -> None:
-    """From now on, wait for tasks that are running no longer than STOP_SECONDS."""
+    """Wait for running tasks no longer than STOP_SECONDS from now on."""
     timer = threading.Timer(STOP_SECONDS, _end_now)
     timer.daemon = True
     timer.start()

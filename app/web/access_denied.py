@@ -1,5 +1,5 @@
-"""Refused for want of a right: told to the caller, and written into the audit trail beside the
-request that was refused."""
+"""Refusals for want of a permission: answered with 403, and written into the audit trail in a
+transaction of their own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SUBJECTS = {"user_id": "user", "role_id": "role"}
 class AccessDeniedLog:
     """Records the refusals of callers who are logged in, each in a transaction of its own.
 
-    One a minute, in each process, for a caller, an operation and a reason: somebody who asks
+    One a minute, in each process, for a caller, an operation and a reason: a caller who asks
     over and over fills no disk. The access log has them all.
     """
 
@@ -79,7 +79,7 @@ async def refuse(request: Request, error: Exception) -> Response:
 
 
 def _ids(request: Request) -> dict[str, int]:
-    """The ids in the path; what is none was refused before anybody looked at it."""
+    """Return the ids in the path; values that are none were refused before."""
     given = {name: str(value) for name, value in request.path_params.items()}
     ids = {name: int(value) for name, value in given.items() if _ROW_ID.fullmatch(value)}
     return {name: value for name, value in ids.items() if value <= MAX_ID}

@@ -43,7 +43,7 @@ Id = Annotated[QueryInt, Path(ge=1, le=MAX_ID, description="The `id` of the reco
 
 
 def _of_app(name: str) -> Any:
-    """A dependency that hands out what `main.create_app` put on `app.state`."""
+    """Return a dependency that hands out what `main.create_app` put on `app.state`."""
 
     async def get(request: Request) -> Any:
         return getattr(request.app.state, name)
@@ -87,7 +87,7 @@ MAILS = Depends(_wake)
 
 
 async def get_session(request: Request, database: DatabaseDep) -> AsyncIterator[AsyncSession]:
-    """The request's one transaction; it commits before the response leaves."""
+    """Open the request's one transaction; commit it before the response leaves."""
     readonly = request.method in {"GET", "HEAD"}
     async with database.begin(readonly=readonly) as session:
         yield session
@@ -284,5 +284,5 @@ RoleForUpdate = Annotated[Role, Depends(_role_for_update)]
 
 
 def location(request: Request, row_id: int) -> str:
-    """Where a new row of this collection is."""
+    """Return where a new row of this collection is."""
     return f"{request.scope['path']}/{row_id}"

@@ -48,7 +48,7 @@ def _documented(kinds: list[type[AppError]]) -> dict[str, Any]:
 
 
 def example(kind: type[AppError], locale: str = "en") -> dict[str, Any]:
-    """A body as this error would have it."""
+    """Return a body as this error would have it."""
     shown: dict[str, Any] = {
         "type": f"/errors/{kind.code}",
         "title": text(locale, "errors", kind.code, "title"),

@@ -46,7 +46,7 @@ IfMatch = Annotated[str | None, Depends(_if_match)]
 
 
 def _require_match(if_match: str, current: str) -> None:
-    """RFC 9110 §13.1.1: any of the listed tags, or `*`; what is no tag matches nothing."""
+    """Refuse unless the header has the tag or `*` (RFC 9110 §13.1.1). Others match nothing."""
     given = {tag.strip() for tag in if_match.split(",")}
     if not given & {"*", current}:
         refuse(PreconditionFailed())
@@ -66,8 +66,8 @@ def require_version(if_match: str | None, version: int) -> None:
 async def require_shown(
     if_match: str | None, show: Callable[[], Awaitable[Mapping[str, Any]]]
 ) -> None:
-    """The same for a resource whose tag is made of what is shown of it alone. Weak tags match
-    nothing."""
+    """Do the same for a resource whose tag is computed from what is shown of it alone. Weak tags
+    match nothing."""
     if if_match is not None:
         _require_match(if_match, etag_of(to_json(await show())))
 
@@ -88,7 +88,7 @@ _OF_NOT_MODIFIED = frozenset({b"etag", b"cache-control", b"vary"})
 
 
 def conditional(handle: _Handler) -> _Handler:
-    """Wrap the handler of a GET: its answer gets an entity tag, made of its body unless it has one,
+    """Wrap the handler of a GET: its answer gets an entity tag, that of its body unless it has one,
     and is 304 for a caller who has it already.
 
     The handler runs first, with its checks: a tag opens nothing, and errors stay errors.
@@ -113,7 +113,7 @@ def conditional(handle: _Handler) -> _Handler:
 
 
 def _is_known(request: Request, tag: str) -> bool:
-    """RFC 9110 §13.1.2: any of the listed tags, weak or not, or `*`."""
+    """Return whether the header has the tag, weak or not, or `*` (RFC 9110 §13.1.2)."""
     given = _list_of(request, "if-none-match") or ""
     return any(each.strip() in {"*", tag, f"W/{tag}"} for each in given.split(","))
 

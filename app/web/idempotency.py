@@ -94,7 +94,7 @@ class IdempotentRequest(Generic[C]):
     def _confirmed(
         self, work: Callable[[Transaction], Response], transaction: Transaction
     ) -> Response:
-        assert self.caller is not None, "what nobody asks for is made in a session"
+        assert self.caller is not None, "what needs no login is created in a session"
         confirmed = authorization.confirm(transaction, self.caller, self._required)
         self.caller = cast("C", confirmed)
         return work(transaction)
@@ -104,7 +104,7 @@ class IdempotentRequest(Generic[C]):
     ) -> Response:
         """Make the response, in the transaction of a session.
 
-        `caller`, if there is one, is confirmed in that transaction before anything is made.
+        `caller`, if there is one, is confirmed in that transaction before `make` is called.
         """
         if self.caller is not None:
             confirmed = await authorization.begin(session, self.caller, self._required)
@@ -117,9 +117,9 @@ class IdempotentRequest(Generic[C]):
         return response
 
     async def take_turn(self, claim: Callable[[str], Awaitable[bool]]) -> None:
-        """Let one at a time go on, before anything is counted: those who find it done are told so.
+        """Let one request with this key go on at a time, before any limit counts it.
 
-        Raises Replay, or RequestInProgress after 2 s.
+        Raise ReplayedResponse if it was answered meanwhile, RequestInProgress after 2 s.
         """
         if self._key is None:
             return
@@ -134,7 +134,7 @@ class IdempotentRequest(Generic[C]):
         raise RequestInProgress
 
     def belongs_to(self, user_id: int) -> None:
-        """Nobody asks: the answer is kept as long as the user it tells of may be told of."""
+        """Have the stored answer of a public request deleted with the user whom it shows."""
         if self._key is not None:
             self._key = replace(self._key, user_id=user_id)
 
@@ -143,7 +143,7 @@ class IdempotentRequest(Generic[C]):
         try:
             yield
         except (Conflict, IntegrityError) as error:
-            # What is in the way may well be what the same request has just made.
+            # The conflict may be with what the same request has just created.
             kept = await idempotency_keys.find(query_runner_of(self._request), key)
             if kept is None:
                 raise
@@ -164,7 +164,7 @@ class IdempotentRequest(Generic[C]):
 def _once(
     work: Callable[[Transaction], FastJSONResponse], key: Key, transaction: Transaction
 ) -> Response:
-    # Looked for here too: who shares a COMMIT sees it before anybody else.
+    # Looked for here too: requests that share a COMMIT see it before all others.
     kept = idempotency_keys.find_within(transaction, key)
     if kept is not None:
         return _response(key.answer(kept))
@@ -206,7 +206,7 @@ class IdempotentCreation(AcceptsIdempotencyKey, RequirePermissions):
 
 
 class PublicIdempotentCreation(AcceptsIdempotencyKey):
-    """The same for what anybody may create."""
+    """Do the same for what may be created without a login."""
 
     async def __call__(self, request: Request) -> IdempotentRequest[None]:
         return await _creation(request, None)
@@ -236,7 +236,7 @@ async def _creation(
     required: Sequence[Permission] = (),
     require_shown: RequireShown | None = None,
 ) -> IdempotentRequest[C]:
-    """Raises Replay when it was answered before."""
+    """Return the request; raise ReplayedResponse if it was answered before."""
     key = await _key_of(request, caller)
     creation = IdempotentRequest(request, caller, key, required, require_shown)
     if key is not None:
@@ -265,8 +265,8 @@ async def _key_of(request: Request, caller: Caller | None) -> Key | None:
 
 
 def _canonical(body: bytes) -> tuple[str, str]:
-    """The same for bodies that say the same, whatever the order of their members; and the address
-    in it, if there is one."""
+    """Return a text that is the same for bodies that say the same, in whatever order; and the
+    address in the body, if there is one."""
     try:
         found = loads(body)
         text = json.dumps(found, sort_keys=True)
@@ -280,8 +280,8 @@ _at_repeat = asynccontextmanager(RateLimited(LimitedAction.repeat).__call__)
 
 
 async def _resolve_public(request: Request, key: Key, kept: StoredResponse) -> Answer:
-    """Whether it was the same request tells whether the password was: asked no more often than at
-    a login. Raises TooManyRequests."""
+    """Return the stored answer; raise TooManyRequests after as many attempts as at a login: whether
+    the request is the same tells whether the password is."""
     async with _at_repeat(request) as attempt:
         await attempt.on_account(key.hash, user_id=kept.user_id)
         return key.answer(kept)

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI knows, made true and complete.
+"""The OpenAPI document: what FastAPI knows, corrected and completed.
 
 FastAPI documents its own 422 body and no other error; here every operation gets the errors
 it can answer with, in our shape, and says which permission it needs.
@@ -181,7 +181,7 @@ def _add_conditions(app: FastAPI, document: dict[str, Any]) -> None:
 def _depending_on(
     app: FastAPI, document: dict[str, Any], kind: type[T]
 ) -> Iterator[tuple[dict[str, Any], T]]:
-    """Operations with a dependency of this kind, direct or not, and the dependency."""
+    """Yield operations with a dependency of this kind, direct or not, and the dependency."""
     for route in iter_route_contexts(app.routes):
         for call in _calls(getattr(route, "dependant", None)):
             if isinstance(call, kind):
@@ -246,7 +246,7 @@ def _in_words(security: list[dict[str, Any]], scopes: list[str]) -> str:
 
 
 def _errors(operation: dict[str, Any], path: str, method: str) -> Iterator[type[AppError]]:
-    """What an operation can answer beside what its route documents."""
+    """Yield what an operation can answer beside what its route documents."""
     parameters = {entry["name"] for entry in operation.get("parameters", [])}
     security = operation["security"]
     if "requestBody" in operation:

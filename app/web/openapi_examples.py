@@ -1,9 +1,9 @@
 """The examples of the OpenAPI document: requests to the demo data, and what they are answered.
 
 `scripts/seed` makes the demo data: 20 users and 200 posts beside the first admin, who sends the
-requests. The body of a request is made of the examples of its fields. The body of an answer is the
+requests. The body of a request has the examples of its fields. The body of an answer is the
 example of its schema, with what the request sets and what the operation changes. A test sends the
-requests and compares the answers. What is not listed here is made of the schema alone.
+requests and compares the answers. What has no entry here is built from the schema alone.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ ANSWERS: dict[str, Body] = {
         "kid": "cn-I_WNMClehiVp51i_0VpOENW1upEerA8sEam5hn-s",
     },
 }
-# By schema: a request that is not made of all its fields.
+# By schema: a request that does not have all its fields.
 _REQUESTS: dict[str, Body] = {
     "LoginForm": {
         "grant_type": "password",
@@ -233,7 +233,7 @@ def _add_request(
         return {}
     (content,) = operation["requestBody"]["content"].values()
     name = _name(content["schema"])
-    content["example"] = _REQUESTS.get(name) or _made(content["schema"], schemas)
+    content["example"] = _REQUESTS.get(name) or _value_of(content["schema"], schemas)
     if name not in models:
         return {}
     sent: Body = {}
@@ -244,7 +244,7 @@ def _add_request(
 
 
 def _answer(operation: str, shown: dict[str, Any], sent: Body, schemas: dict[str, Any]) -> Body:
-    answer: Body = _made(shown["schema"], schemas)
+    answer: Body = _value_of(shown["schema"], schemas)
     if _name(shown["schema"]).startswith("Page_"):
         return answer | _page(*_LISTED.get(operation, (answer["items"], 1)))
     kept = {name: value for name, value in sent.items() if name in answer}
@@ -270,25 +270,25 @@ def _name(schema: dict[str, Any]) -> str:
     return str(schema.get("$ref", "")).rpartition("/")[2]
 
 
-def _made(schema: dict[str, Any], schemas: dict[str, Any]) -> Any:
-    """Make a value that fits a schema: of the examples in it, as far as there are any."""
+def _value_of(schema: dict[str, Any], schemas: dict[str, Any]) -> Any:
+    """Return a value that fits a schema: of the examples in it, as far as there are any."""
     stated = schema.get("examples") or schema.get("enum")
     if stated or "const" in schema:
         return stated[0] if stated else schema["const"]
     if "anyOf" in schema:
-        return _made(schema["anyOf"][0], schemas)
+        return _value_of(schema["anyOf"][0], schemas)
     if name := _name(schema):
-        return ANSWERS.get(name) or _made(schemas[name], schemas)
+        return ANSWERS.get(name) or _value_of(schemas[name], schemas)
     if schema.get("type") == "array":
-        return [_made(schema["items"], schemas)]
+        return [_value_of(schema["items"], schemas)]
     if "properties" in schema:
-        return _made_of_members(schema, schemas)
+        return _members_of(schema, schemas)
     return {"boolean": True, "integer": 1, "object": {}}.get(schema.get("type", ""), "text")
 
 
-def _made_of_members(schema: dict[str, Any], schemas: dict[str, Any]) -> Body:
+def _members_of(schema: dict[str, Any], schemas: dict[str, Any]) -> Body:
     return {
-        name: _made(member, schemas)
+        name: _value_of(member, schemas)
         for name, member in schema["properties"].items()
         if not member.get("readOnly")
     }

@@ -56,7 +56,7 @@ _REPLAYED = {
     "description": "`true` on a stored answer: the request was not carried out again.",
     "schema": {"type": "string", "const": "true"},
 }
-# What creates, and what changes, answers with what it has made of the resource.
+# Operations that create or change a resource answer with the resource.
 _SHOW_WHAT_CHANGED = {idempotency.HEADER, "If-Match"}
 _LOCATION = {"description": "Path of the new record.", "schema": {"type": "string"}}
 _AUTHENTICATE = {

@@ -1,4 +1,4 @@
-"""Pages for people, made of `app/templates/` and the texts of their language."""
+"""HTML pages, rendered from `app/templates/` with the texts of the reader's language."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TEMPLATES = Environment(
 
 
 def with_code(text: str) -> Markup:
-    """A text with what stands in backticks as code."""
+    """Return a text with what stands in backticks as code."""
     return Markup(_QUOTED.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 escaped first
 
 

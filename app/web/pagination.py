@@ -24,8 +24,8 @@ _REMEMBERED, _MAX_REMEMBERED_BYTES = 1024, 300
 
 
 def _remembering(read: Callable[[bytes], R]) -> Callable[[bytes], R]:
-    """Frontends send the same few query strings over and over: what is read from one is kept,
-    unless it is long, so that nobody fills the memory with them."""
+    """Cache what is read from a query string: frontends send the same few over and over. Long ones
+    are not cached, so that no client fills the memory with them."""
     remembered = lru_cache(_REMEMBERED)(read)
     return lambda raw: (remembered if len(raw) <= _MAX_REMEMBERED_BYTES else read)(raw)
 
@@ -34,8 +34,8 @@ class QueryParams(Generic[T]):
     """A dependency that parses the query string into a model, the same one only once.
 
     FastAPI's own way costs more than all the rest of a listing. `app/web/openapi.py` documents the
-    parameters. Stands behind the caller in a signature: whoever may not ask is not told what is
-    wrong with the question.
+    parameters. Put it behind the caller in a signature: a caller who may not ask does not learn
+    what is wrong with the query.
     """
 
     def __init__(self, model: type[T]) -> None:

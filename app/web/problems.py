@@ -65,7 +65,7 @@ class ProblemResponse(JSONResponse):
 
 
 def problem(error: AppError, scope: Scope) -> ProblemResponse:
-    """The response for an error, in the language of the request."""
+    """Return the response for an error, in the language of the request."""
     context = request_context()
     text = i18n.find(context.locale, "errors", error.code)
     body: dict[str, Any] = {
@@ -113,7 +113,7 @@ async def _on_http_exception(request: Request, error: Exception) -> ProblemRespo
 
 
 def _our_own(error: HTTPException, request: Request) -> AppError:
-    """Our error for one that the framework raised: no route, wrong method, unreadable body."""
+    """Return our error for one that the framework raised: no route, wrong method, bad body."""
     kind = _BY_STATUS.get(error.status_code, BadRequest)
     if kind is MethodNotAllowed:
         return kind(headers={"Allow": ", ".join(_methods_of(request))})
@@ -156,7 +156,7 @@ def _place(entry: Any) -> Sequence[str | int]:
 
 
 def _field(location: Sequence[str | int]) -> str:
-    """`("body", "tags", 0)` as `tags.0`; the part of the request alone when that is all."""
+    """Return `("body", "tags", 0)` as `tags.0`; the part of the request alone if that is all."""
     parts = location[1:] if len(location) > 1 else location
     return ".".join(str(part) for part in parts)
 
@@ -172,5 +172,5 @@ def _described(defect: FieldError, locale: str) -> dict[str, str]:
 
 
 def _printable(value: str, limit: int) -> str:
-    """Bounded text that survives UTF-8: lone surrogates become question marks."""
+    """Return bounded text that survives UTF-8: lone surrogates become question marks."""
     return value[:limit].encode("utf-8", "replace").decode("utf-8")

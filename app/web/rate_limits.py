@@ -45,7 +45,7 @@ class RateLimited:
 
     @asynccontextmanager
     async def attempt(self, request: Request) -> AsyncIterator[RateLimitAttempt]:
-        """A try that has not been counted yet, settled at the end of the block."""
+        """Yield an attempt that is not counted yet; settle it at the end of the block."""
         request.scope[_REACHED] = True
         limiter: RateLimiter = request.app.state.rate_limiter
         attempt = limiter.attempt(self.door, ip=request_context().ip)

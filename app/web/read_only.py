@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from app.core.exceptions import FieldError, Invalid
@@ -15,7 +15,7 @@ _moment: TypeAdapter[object] = TypeAdapter(UtcDatetime)
 
 
 async def require_unchanged(
-    data: Changes, show: Callable[[], Awaitable[Mapping[str, Any] | BaseModel]]
+    data: Changes, show: Callable[[], Awaitable[Mapping[str, Any]]]
 ) -> None:
     """Raise Invalid unless each read-only member that came has the value that `show` answers, which
     is what the caller would read now."""

@@ -1,9 +1,9 @@
 """Refusals that wait until the framework has read everything else of a request.
 
 FastAPI validates a body after the dependencies have run. A precondition is judged by a dependency,
-on the row it has locked, and comes last all the same (RFC 9110 §13.2.1); and whoever may not ask is
-not told what is wrong with the question. So such a refusal is put down, and raised in place of the
-operation.
+on the row it has locked, and comes last all the same (RFC 9110 §13.2.1); and a caller who
+may not ask does not learn what is wrong with the request. So such a refusal is kept, and raised in
+place of the operation.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.responses import Response
 
@@ -25,7 +24,7 @@ class FastJSONResponse(Response):
     @classmethod
     def tagged(
         cls,
-        shown: Mapping[str, Any] | BaseModel,
+        shown: Mapping[str, Any],
         headers: dict[str, str] | None = None,
         status_code: int = 200,
         version: int | None = None,

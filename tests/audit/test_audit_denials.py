@@ -17,7 +17,7 @@ from tests.support.trail import Since
 
 
 async def test_denials_are_recorded_and_survive_the_request(admin: Person, since: Since) -> None:
-    """A58: at the gate, by the row, by what somebody holds; read or write."""
+    """A58: by the required permission, by the row, by the caller's rights; read or write."""
     writer, other = await new_users(admin, ["user"], ["user"])
     assigner = await user_with(admin, Permission.roles_assign, Permission.roles_write)
     post = await other.write()

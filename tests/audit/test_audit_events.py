@@ -153,9 +153,11 @@ async def test_a_role_given_or_taken_twice_is_recorded_once(admin: Person, since
 
 async def test_an_account_made_on_the_command_line_is_recorded(admin: Person, since: Since) -> None:
     async with admin.database.begin() as session:
-        made = await users.create_admin(session, email="x@example.com", name="X", password_hash="-")
+        created = await users.create_admin(
+            session, email="x@example.com", name="X", password_hash="-"
+        )
     (event,) = await since.take()
-    expected = ("user.created", None, ("user", made.id), {"roles": ["admin", "user"]})
+    expected = ("user.created", None, ("user", created.id), {"roles": ["admin", "user"]})
     assert short(event) == expected
     assert (event["ip"], event["user_agent"], event["request_id"]) == ("", "", "")
 

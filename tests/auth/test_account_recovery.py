@@ -67,7 +67,7 @@ async def refused(client: Client, token: str) -> dict[str, Any]:
 
 
 async def test_a_forgotten_password_is_replaced_by_the_link_of_a_mail(client: Client) -> None:
-    """A24: every session ends with it; the mail is told of, and its mailbox is confirmed."""
+    """A24: every session ends; a mail reports the change, and the address is verified."""
     ana = await client.user()
     other = await client.person(ana.account)
     response = await forget(client, ana.email.upper())
@@ -138,7 +138,7 @@ async def test_of_twenty_uses_at_once_one_succeeds(client: Client) -> None:
 async def test_every_bad_token_is_refused_in_the_same_words(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Used, replaced, expired, of another purpose, of somebody who is gone, or never a token."""
+    """Used, replaced, expired, for another purpose, of a disabled or deleted user, or invented."""
     admin = await client.admin()
     used, replaced, expired, verifying, disabled, deleted = [await client.user() for _ in range(6)]
     tokens = [await token_to(client, verifying.email)]
@@ -279,7 +279,7 @@ async def test_a_mail_whose_key_is_gone_is_written_without_its_link(
 # --- Who has an account --------------------------------------------------------------------------
 
 
-async def test_whoever_has_no_active_account_gets_no_mail(client: Client) -> None:
+async def test_an_address_without_an_active_account_gets_no_mail(client: Client) -> None:
     """A30: and the same answer."""
     admin, disabled, deleted, known = await client.admin(), *[await client.user() for _ in "abc"]
     assert (await admin.patch(f"/users/{disabled.id}", {"is_active": False})).status_code == 200

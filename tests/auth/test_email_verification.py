@@ -140,7 +140,7 @@ async def test_another_address_counts_from_the_use_of_its_link_on(client: Client
 
 
 async def test_an_address_that_is_taken_is_not_told_of(client: Client) -> None:
-    """The same answer and the same notice; no mail to whoever has it."""
+    """The response and the notice are the same; the owner of the address gets no mail."""
     ana, bea = await client.user(), await client.user()
     taken, free = await ask_to_move(ana, bea.email), await ask_to_move(ana)
     assert (taken.status_code, taken.content) == (free.status_code, free.content) == (202, b"")

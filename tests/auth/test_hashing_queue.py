@@ -36,7 +36,7 @@ class Desk:
             return await self.queue.run(lambda: self._work(f"{network} {account}"))
 
     async def send(self, network: str, account: str | None = None) -> asyncio.Task[str]:
-        """Somebody comes, and has been refused or waits when this returns."""
+        """Start a caller; it has been refused or waits when this returns."""
         task = asyncio.create_task(self.come(network, account))
         self.tasks.append(task)
         for _ in range(4):
@@ -84,7 +84,7 @@ def refused(tasks: list[asyncio.Task[str]]) -> int:
 
 @pytest.fixture
 async def desk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
-    """With somebody at work already; in the end nobody is left over."""
+    """Yield a desk that works on a first caller; assert at the end that its queue is empty."""
     monkeypatch.setattr(hashing, "_SMOOTHING", 0)
     monkeypatch.setattr(hashing, "BURST", 0)
     monkeypatch.setattr(hashing, "TURNS_PER_THREAD", 1)

@@ -51,7 +51,7 @@ def test_development_makes_a_key_pair_once_and_keeps_it_to_its_owner(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert load_settings().key_pairs == []
-    assert not Path("data/keys").exists(), "none is made that nobody asked for"
+    assert not Path("data/keys").exists(), "no key pair is generated unless it is needed"
     monkeypatch.setenv("TOKEN_ALGORITHM", "ES256")
     first = load_settings().key_pairs
     assert len(first) == 1

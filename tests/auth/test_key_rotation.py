@@ -47,7 +47,7 @@ async def test_tokens_of_every_key_in_use_open_and_no_others(
 
 
 async def test_tokens_from_before_keys_had_ids_open(client: Client, tmp_path: Path) -> None:
-    """Whoever is logged in stays so through that upgrade, even if the key is changed with it."""
+    """Users stay logged in through that upgrade, even if the key is changed with it."""
     ana = await client.user()
     header = {"alg": "HS256", "typ": "JWT"}
     old = signed(claims(ana.id, int(decoded(ana.token)["sid"])), header=header)
@@ -101,7 +101,7 @@ def kept(set_env: SetEnv, monkeypatch: pytest.MonkeyPatch, database_url: str) ->
 
 
 async def ana_of(client: Client, tmp_path: Path) -> Person:
-    """Somebody with a token of the server as it is started now."""
+    """Return a user with a token of a server that has the current settings."""
     ana = await client.user()
     ana.token = await login(client, tmp_path, ana.email)
     return ana
@@ -215,7 +215,7 @@ def secret_of(
 async def test_after_a_leak_old_refresh_tokens_and_links_end_too(
     client: Client, tmp_path: Path
 ) -> None:
-    """A24: whoever has the key could derive both. When a key is only old, both still work."""
+    """A24: a leaked key is enough to derive both. When a key is only old, both still work."""
     ana, ben = await client.user(), await client.user()
     logins = [(await client.log_in(person.email))["refresh_token"] for person in (ana, ben)]
     links = [await forgotten(client, email=person.email) for person in (ana, ben)]

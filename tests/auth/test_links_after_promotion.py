@@ -30,9 +30,9 @@ SITES: dict[str, dict[str, object]] = {
 
 
 async def invited(by: Client, email: str = "ana@example.com") -> int:
-    made = await by.post("/users", {"email": email, "name": "Ana"})
-    assert made.status_code == 201
-    user_id: int = made.json()["id"]
+    response = await by.post("/users", {"email": email, "name": "Ana"})
+    assert response.status_code == 201
+    user_id: int = response.json()["id"]
     return user_id
 
 
@@ -42,9 +42,9 @@ async def role_ids(admin: Client) -> dict[str, int]:
 
 async def role_of(admin: Client, *permissions: Permission) -> int:
     body = {"name": f"role {len(await role_ids(admin))}", "permissions": [*permissions]}
-    made = await admin.post("/roles", body)
-    assert made.status_code == 201, made.text
-    role_id: int = made.json()["id"]
+    response = await admin.post("/roles", body)
+    assert response.status_code == 201, response.text
+    role_id: int = response.json()["id"]
     return role_id
 
 
@@ -61,7 +61,7 @@ async def opens(client: Client, token: str) -> bool:
 
 
 async def links_seen(reader: Client, email: str) -> set[str]:
-    """The tokens in the mails to somebody, as the outbox shows them."""
+    """Return the tokens in the mails to an address, as the outbox shows them."""
     mails = (await reader.get("/outbox")).json()["items"]
     texts = [mail["text"] or "" for mail in mails if mail["recipient"] == email]
     return {token for text in texts for _, _, token in LINK.findall(text)}

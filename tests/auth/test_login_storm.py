@@ -28,7 +28,10 @@ def url(tmp_path: Path) -> str:
 async def test_a_stranger_logs_in_while_hundreds_of_one_network_do(
     url: str, tmp_path: Path
 ) -> None:
-    """A72: surplus is told to come back; how fast all this is, `benchmarks/crowd.py` shows."""
+    """A72: surplus logins get a 503 with Retry-After.
+
+    `benchmarks/logins_in_flight.py` measures the times.
+    """
     env = environment(
         port=0,
         database_url=url,

@@ -31,7 +31,7 @@ async def reasons(client: Client, password: str, **fields: str) -> list[str]:
 
 
 async def test_the_classic_policy_asks_for_length_case_and_a_digit(client: Client) -> None:
-    """A34: at least 8 with an upper-case letter and a digit; every reason is told."""
+    """A34: at least 8 with an upper-case letter and a digit; the response names every reason."""
     expected = {
         "Xk7-mQv": ["password_too_short"],
         "xk7-mqvw": ["password_no_uppercase"],
@@ -147,8 +147,8 @@ def dressed_up(words: list[str]) -> list[str]:
 
 def test_the_3000_most_common_passwords_that_would_pass_are_refused() -> None:
     """A33: built from the frequency list: capitalised, with a digit, in order of frequency."""
-    listed = FREQUENCY_LISTS["passwords"]
-    candidates = list(islice(dict.fromkeys(dressed_up(list(listed))), 3_000))
+    by_frequency = FREQUENCY_LISTS["passwords"]
+    candidates = list(islice(dict.fromkeys(dressed_up(list(by_frequency))), 3_000))
     assert len(candidates) == 3_000
     assert {"Password1", "Qwerty12"} < set(candidates)
     taken = [

@@ -61,7 +61,7 @@ def _meets_the_policy(word: str) -> bool:
 
 
 def test_the_most_common_passwords_that_meet_the_policy_are_refused() -> None:
-    """A33: the 3,000 most common, made to fit as people do: capital first, digits last."""
+    """A33: the 3,000 most common, adapted as users do: capital first, digits last."""
     words = [w for w in FREQUENCY_LISTS["passwords"] if len(w) >= 4 and w[-1].isalpha()]
     dressed = [word.capitalize() + tail for word in words for tail in ("", "1", "123", "2024!")]
     fitting = [password for password in dressed if _meets_the_policy(password)][:3000]

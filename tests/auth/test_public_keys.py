@@ -149,7 +149,7 @@ async def test_jose_for_node_verifies_our_tokens(
 
 
 def test_the_lock_file_names_no_host() -> None:
-    """What is installed is pinned by its digest; from where, npm is told by whoever runs it."""
+    """Packages are pinned by digest; the registry comes from the npm settings of the machine."""
     packages = json.loads((JS / "package-lock.json").read_text())["packages"]
     for name, package in packages.items():
         assert not name or package["integrity"].startswith("sha512-")

@@ -37,7 +37,7 @@ NEW_SECRET = "newer-" + "0123456789abcdefghijklmnopqrstuv"
 
 
 async def begun(client: Client, **account: str) -> dict[str, Any]:
-    """Somebody's login, as it was answered."""
+    """Register a user and return the response to their login."""
     return await client.log_in((await client.register(**account))["email"])
 
 
@@ -125,7 +125,7 @@ async def test_a_new_secret_key_inside_the_window_changes_nothing(client: Client
 
 
 async def test_a_token_used_again_later_ends_the_session(client: Client) -> None:
-    """A26: somebody has a copy. Both are out, the user is told, and all of it once."""
+    """A26: the token was copied. Both holders are logged out; one mail and one event report it."""
     login = await begun(client, email="ana@example.com", name="Ana")
     elsewhere = await client.log_in("ana@example.com")
     successor = await renewed(client, login["refresh_token"])

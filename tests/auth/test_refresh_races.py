@@ -65,7 +65,7 @@ async def test_fifty_late_uses_of_a_token_end_the_session_once(client: Client) -
 
 @pytest.mark.parametrize("way", ["logout", "disabled", "deleted", "late use"])
 async def test_nothing_brings_a_session_back_that_ends_meanwhile(client: Client, way: str) -> None:
-    """A24, A26: whoever comes first, in the end no token of it is good."""
+    """A24, A26: whichever request comes first, no token of the session works in the end."""
     admin, account = await client.admin(), await client.register()
     login = await client.log_in(account["email"])
     old = login["refresh_token"]

@@ -35,7 +35,7 @@ def long_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def reader_and_admin(client: Client) -> tuple[Person, Person]:
-    """Somebody who may read users by a role of their own, just remembered; and an admin."""
+    """Return a user who may read users by a role of their own, already cached, and an admin."""
     bea, admin = await new_users(client, [granting(Permission.users_read)], ["admin"])
     assert await status(bea) == 200
     assert await look_ups(bea) == 0, "who they are is remembered"
@@ -47,7 +47,7 @@ async def status(person: Person, path: str = "/users") -> int:
 
 
 async def look_ups(person: Person) -> int:
-    """How often the database is asked who somebody is, in one request."""
+    """Return how many queries for the caller one request sends."""
     with sql.watched(person.database) as sent:
         await person.get("/users/me")
     return sum("JOIN sessions" in each.text for each in sent)
@@ -121,8 +121,8 @@ async def test_what_is_given_here_counts_at_the_next_request(client: Client) -> 
     bea, admin = await reader_and_admin(client)
     role, paths = await role_of(bea, admin), ("/users", "/roles", "/outbox")
     assert [await status(bea, path) for path in paths] == [200, 403, 403]
-    made = await admin.post("/roles", {"name": "mails", "permissions": ["outbox:read"]})
-    assert (await admin.put(f"/users/{bea.id}/roles/{made.json()['id']}")).status_code == 204
+    created = await admin.post("/roles", {"name": "mails", "permissions": ["outbox:read"]})
+    assert (await admin.put(f"/users/{bea.id}/roles/{created.json()['id']}")).status_code == 204
     assert [await status(bea, path) for path in paths] == [200, 403, 200]
     await admin.patch(f"/roles/{role}", {"permissions": ["users:read", "roles:read"]})
     assert [await status(bea, path) for path in paths] == [200, 200, 200]

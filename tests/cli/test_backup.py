@@ -94,7 +94,7 @@ async def test_a_database_with_tables_is_replaced_only_by_force(
     assert (await invoke("restore", str(backup), "--force")).exit_code == 0
     assert content(empty) == content(database_url)
     with connected(empty) as connection:
-        assert "later" not in tables(connection), "what another version made goes too"
+        assert "later" not in tables(connection), "tables of another version are dropped too"
 
 
 async def test_a_backup_is_for_its_owner_alone_and_replaces_no_other(backup: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_database_in_use_is_not_waited_for_for_ever(tmp_path: Path) -> None:
             store.load(tmp_path / "source.db")
 
 
-def test_nor_is_a_backup_that_somebody_else_has_locked(tmp_path: Path) -> None:
+def test_nor_is_a_backup_that_another_connection_has_locked(tmp_path: Path) -> None:
     for name in ("source.db", "target.db"):
         with closing(sqlite3.connect(tmp_path / name)) as connection, connection:
             connection.execute("CREATE TABLE one (id)")

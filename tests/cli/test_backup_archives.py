@@ -40,9 +40,9 @@ class Recorder:
 
     @classmethod
     def into(cls, heard: list[bytes]) -> Recorder:
-        made = cls()
-        made.heard = heard
-        return made
+        recorder = cls()
+        recorder.heard = heard
+        return recorder
 
     def write(self, row: bytes) -> None:
         self.heard.append(row)
@@ -162,10 +162,10 @@ def test_a_schema_of_the_url_is_backed_up_alone(
 ) -> None:
     install(programs, "pg_dump", "echo PGDMP")
     monkeypatch.setattr(psycopg, "connect", lambda *_, **__: Answering(('od"d',)))
-    store_of(IN_A_SCHEMA).dump(tmp_path / "made")
+    store_of(IN_A_SCHEMA).dump(tmp_path / "dump")
     assert '--schema="od""d"' in heard(programs)
     monkeypatch.setattr(psycopg, "connect", lambda *_, **__: Answering(None))
-    store_of(IN_A_SCHEMA).dump(tmp_path / "made")
+    store_of(IN_A_SCHEMA).dump(tmp_path / "dump")
     assert heard(programs).count("--schema") == 1
 
 
@@ -191,4 +191,4 @@ def test_a_schema_that_cannot_be_asked_for_is_one_line(
 
     monkeypatch.setattr(psycopg, "connect", refuse)
     with pytest.raises(BackupError, match="PostgreSQL failed: nobody there"):
-        store_of(IN_A_SCHEMA).dump(tmp_path / "made")
+        store_of(IN_A_SCHEMA).dump(tmp_path / "dump")

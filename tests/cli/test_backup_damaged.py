@@ -1,4 +1,4 @@
-"""Backups that were damaged, or that another application made, are refused and change nothing."""
+"""Damaged backups, and those of another application, are refused and change nothing."""
 
 from __future__ import annotations
 

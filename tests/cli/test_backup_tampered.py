@@ -131,7 +131,7 @@ TAMPERED = [
 
 @on_mariadb
 async def test_no_line_of_a_tampered_dump_is_run(trial: Trial) -> None:
-    """Neither for the shell nor for the database; a checksum somebody made anew helps nothing."""
+    """Neither by the shell nor by the database; a recomputed checksum makes no difference."""
     unseal(trial.file)
     whole, before = trial.file.read_text(), trial.content()
     for line, next_one in TAMPERED:

@@ -59,9 +59,9 @@ async def test_what_commands_make_is_for_its_owner_alone(set_env: SetEnv, tmp_pa
         done = await invoke(*arguments)
         assert done.exit_code == 0, done.output
     await asyncio.to_thread((folder / "later").touch)
-    made = {path.name: path for path in (folder, *folder.iterdir())}
-    assert {"state", "cimiento.db", "later"} <= set(made)
-    modes = {name: stat.S_IMODE(path.stat().st_mode) & 0o077 for name, path in made.items()}
+    paths = {path.name: path for path in (folder, *folder.iterdir())}
+    assert {"state", "cimiento.db", "later"} <= set(paths)
+    modes = {name: stat.S_IMODE(path.stat().st_mode) & 0o077 for name, path in paths.items()}
     assert set(modes.values()) == {0}, modes
 
 
@@ -70,8 +70,8 @@ async def test_what_commands_make_is_for_its_owner_alone(set_env: SetEnv, tmp_pa
 
 @pytest.mark.usefixtures("same_database")
 async def test_create_admin_makes_an_admin_who_can_log_in(client: Client) -> None:
-    made = await invoke("create-admin", *options(email=" Boss@EXAMPLE.com "))
-    assert (made.exit_code, made.stdout) == (0, "Admin Boss@example.com made.\n")
+    done = await invoke("create-admin", *options(email=" Boss@EXAMPLE.com "))
+    assert (done.exit_code, done.stdout) == (0, "Admin Boss@example.com created.\n")
     admin = await admin_of(client, "boss@example.com", PASSWORD)
     assert (await admin.get("/users")).status_code == 200
 
@@ -91,10 +91,10 @@ async def test_create_admin_takes_the_language_of_the_shell(
 @pytest.mark.usefixtures("same_database")
 async def test_create_admin_asks_for_what_it_was_not_given(client: Client) -> None:
     typed = f"boss@example.com\nBoss\n{PASSWORD}\n"
-    made = await invoke("create-admin", typed=typed)
-    assert made.exit_code == 0
-    assert all(question in made.output for question in ("Email:", "Name:", "Password:"))
-    assert PASSWORD not in made.output, "typed in the dark"
+    done = await invoke("create-admin", typed=typed)
+    assert done.exit_code == 0
+    assert all(question in done.output for question in ("Email:", "Name:", "Password:"))
+    assert PASSWORD not in done.output, "typed in the dark"
     await admin_of(client, "boss@example.com", PASSWORD)
 
 
@@ -105,8 +105,8 @@ async def test_create_admin_takes_no_published_password_in_production(set_env: S
     assert refused.exit_code != 0
     assert "documentation" in refused.output
     assert "--password" in refused.output
-    made = await invoke("create-admin", *options(password="Tortoise-Lantern-7"))
-    assert made.exit_code == 0, made.output
+    accepted = await invoke("create-admin", *options(password="Tortoise-Lantern-7"))
+    assert accepted.exit_code == 0, accepted.output
 
 
 @pytest.mark.usefixtures("same_database")

@@ -221,8 +221,8 @@ async def test_looking_leaves_nothing_behind(
     monkeypatch.delenv("SECRET_KEY", raising=False)
     set_env(data_dir=tmp_path / "new" / "data", token_algorithm="ES256")
     found = await diagnose()
-    assert found.of("secrets", "SECRET_KEY is made under").verdict is OK
-    assert found.of("secrets", "key pairs are made under").verdict is OK
+    assert found.of("secrets", "SECRET_KEY is generated under").verdict is OK
+    assert found.of("secrets", "key pairs are generated under").verdict is OK
     assert not (tmp_path / "new").exists()
 
 

@@ -172,9 +172,11 @@ async def test_connections_that_lose_characters_are_told(
     engine = database._engine
 
     def speaking_latin(*arguments: Any, **options: Any) -> Any:
-        made = engine(*arguments, **options)
-        event.listen(made.sync_engine, "connect", lambda raw, _: raw.cursor().execute(NAMES))
-        return made
+        latin_engine = engine(*arguments, **options)
+        event.listen(
+            latin_engine.sync_engine, "connect", lambda raw, _: raw.cursor().execute(NAMES)
+        )
+        return latin_engine
 
     monkeypatch.setattr(database, "_engine", speaking_latin)
     async with own_database("mariadb", "CHARACTER SET utf8mb4") as url:
@@ -249,7 +251,7 @@ async def test_transactions_and_pings_that_are_not_ours_are_told(
 async def test_a_connection_to_another_server_is_not_cut(
     kind: str, set_env: SetEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Behind a load balancer the number of a connection may be that of somebody else's."""
+    """Behind a load balancer, another client's connection may have the same number."""
 
     async def another(_: object) -> object:
         return object()
@@ -305,7 +307,7 @@ async def test_sqlite_that_may_lose_writes_is_told(
 
 
 async def test_a_folder_that_takes_no_files_is_told(tmp_path: Path) -> None:
-    # Rights would not keep out whoever runs tests as root; this folder does.
+    # File permissions do not stop tests that run as root; this folder does.
     assert sqlitefile._folder(Path("/proc/version")).verdict is FAIL
     (tmp_path / "x.db").touch()
     assert sqlitefile._folder(tmp_path / "x.db").verdict is OK

@@ -54,18 +54,18 @@ def files(root: Path) -> dict[str, bytes]:
 
 def test_it_writes_what_it_says(checkout: Path) -> None:
     before = files(checkout)
-    listed = called("notes", *EVERY_TYPE, "--owned", "--dry-run")
-    assert listed.exit_code == 0, listed.output
+    dry_run = called("notes", *EVERY_TYPE, "--owned", "--dry-run")
+    assert dry_run.exit_code == 0, dry_run.output
     assert files(checkout) == before, "a dry run"
     done = called("notes", *EVERY_TYPE, "--owned", "--spanish", "notas")
     assert done.exit_code == 0, done.output
     after = files(checkout)
-    for line in listed.output.splitlines():
+    for line in dry_run.output.splitlines():
         what, path = line.split()
         assert after[path] != before.get(path), path
         assert (path in before) is (what == "changed")
     written = {path for path, text in after.items() if before.get(path) != text}
-    assert written == {line.split()[1] for line in listed.output.splitlines()}
+    assert written == {line.split()[1] for line in dry_run.output.splitlines()}
     assert "scripts/migrate" in done.output
     document = json.loads(after["docs/openapi.json"])
     assert {"get", "post"} == document["paths"]["/api/v1/notes"].keys()

@@ -286,10 +286,10 @@ async def test_a_server_that_refuses_is_one_line(
     url = make_url(database_url)
     names = {"user": f"operators_{os.getpid()}", "database": url.database, "admin": url.username}
     names["place"] = f"{url.host}:{url.port}"
-    made, dropped = (each.format(**names) for each in MAKE[kind])
+    create_user, drop_user = (each.format(**names) for each in MAKE[kind])
     empty = f"operators_{os.getpid()}"
     await on_server(SERVERS[kind], f"CREATE DATABASE {empty}")
-    await on_server(SERVERS[kind], made)
+    await on_server(SERVERS[kind], create_user)
     try:
         wrong = [
             where(
@@ -301,7 +301,7 @@ async def test_a_server_that_refuses_is_one_line(
         # One after the other: who migrates the same database waits for another, and says so.
         await expect_lines(wrong, tmp_path, side_by_side=1)
     finally:
-        await on_server(SERVERS[kind], dropped)
+        await on_server(SERVERS[kind], drop_user)
         await on_server(SERVERS[kind], f"DROP DATABASE {empty}")
 
 

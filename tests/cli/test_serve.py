@@ -67,7 +67,7 @@ async def test_production_makes_no_admin_by_itself(client: Client, set_env: SetE
 
 
 @pytest.mark.usefixtures("same_database", "served")
-async def test_whoever_registered_the_admins_address_first_keeps_it(
+async def test_the_first_to_register_the_admins_address_keeps_it(
     client: Client, set_env: SetEnv
 ) -> None:
     """The server starts all the same, and they get no rights by it."""

@@ -41,23 +41,23 @@ async def apps(
     tmp_path_factory: pytest.TempPathFactory,
     databases: Callable[[str], str],  # noqa: ARG001 dropped when the apps are closed
 ) -> AsyncIterator[Callable[[str], FastAPI]]:
-    made: dict[str, FastAPI] = {}
+    created: dict[str, FastAPI] = {}
 
     def app_of(url: str) -> FastAPI:
-        if url not in made:
+        if url not in created:
             settings = make_settings(url, tmp_path_factory.mktemp("data"))
-            made[url] = create_app(settings, passwords=Passwords(CHEAP), resources=EVERYTHING)
-        return made[url]
+            created[url] = create_app(settings, passwords=Passwords(CHEAP), resources=EVERYTHING)
+        return created[url]
 
     yield app_of
-    for each in made.values():
+    for each in created.values():
         await close_app(each)
 
 
 async def comment(person: Client, post_id: int, text: str = "Well said.", **options: Any) -> int:
-    made = await person.post(f"/posts/{post_id}/comments", {"text": text}, **options)
-    assert made.status_code == 201, made.text
-    return int(made.json()["id"])
+    response = await person.post(f"/posts/{post_id}/comments", {"text": text}, **options)
+    assert response.status_code == 201, response.text
+    return int(response.json()["id"])
 
 
 async def live(client: Client) -> set[int]:
@@ -66,7 +66,7 @@ async def live(client: Client) -> set[int]:
 
 
 async def states(client: Client) -> dict[int, tuple[Any, ...]]:
-    """Everything that can be told of each comment, live or in the trash."""
+    """Return every column of each comment, live or in the trash."""
     columns = [column for column in Comment.__table__.columns if column.key != "id"]
     async with client.database.begin(readonly=True) as session:
         rows = await session.execute(select(Comment.id, *columns), execution_options=ALL)
@@ -84,11 +84,13 @@ async def delete(admin: Person, path: str) -> None:
 def test_the_document_has_it(shared_app: FastAPI) -> None:
     document = shared_app.openapi()
     assert document["tags"][-1] == {"name": "comments", "description": "What users say of posts."}
-    made = document["paths"]["/api/v1/posts/{post_id}/comments"]["post"]
-    assert made["security"] == [{"OAuth2": ["comments:write"]}]
-    assert made["description"].endswith("Permission: `comments:write`.")
-    assert "Idempotency-Key" in {each["name"] for each in made["parameters"]}
-    assert {"ETag", "Location", "Idempotency-Replayed"} <= {*made["responses"]["201"]["headers"]}
+    operation = document["paths"]["/api/v1/posts/{post_id}/comments"]["post"]
+    assert operation["security"] == [{"OAuth2": ["comments:write"]}]
+    assert operation["description"].endswith("Permission: `comments:write`.")
+    assert "Idempotency-Key" in {each["name"] for each in operation["parameters"]}
+    assert {"ETag", "Location", "Idempotency-Replayed"} <= {
+        *operation["responses"]["201"]["headers"]
+    }
     flow = document["components"]["securitySchemes"]["OAuth2"]["flows"]["password"]
     assert flow["scopes"]["comments:write"].startswith("Comment on posts")
     schemas = document["components"]["schemas"]
@@ -130,8 +132,8 @@ async def test_its_permission_is_one_of_all(client: Client) -> None:
     unknown = await admin.post("/roles", body | {"permissions": ["comments:read"]})
     assert unknown.status_code == 422
     assert "comments:write" in unknown.json()["errors"][0]["message"]
-    listed = await admin.get("/permissions", headers={"Accept-Language": "es"})
-    described = {each["name"]: each["description"] for each in listed.json()["items"]}
+    listing = await admin.get("/permissions", headers={"Accept-Language": "es"})
+    described = {each["name"]: each["description"] for each in listing.json()["items"]}
     assert described["comments:write"].startswith("Comentar publicaciones")
 
 

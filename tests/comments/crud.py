@@ -1,27 +1,27 @@
-"""Comments: read, listed, made and deleted."""
+"""Read, list, create and delete comments."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, Subquery, bindparam, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.exceptions import NotFound
 from app.core.permissions import Caller
 from app.db.paginated_queries import PaginatedQuery
 from app.db.pagination import PageResult, Paginator
+from app.db.projections import Projection
 from app.db.queries import PreparedQuery, QueryRunner
 from app.db.rows import flush_and_expunge, one_or_404, read_one
 from app.db.transactions import Transaction
 from app.models.posts import Post, PostStatus
+from tests.comments import schemas
 from tests.comments.models import Comment
-from tests.comments.schemas import CommentCreate, CommentQuery
 
-_NAMES = ("id", "post_id", "author_id", "text", "created_at")
-_COLUMNS = [getattr(Comment, name) for name in _NAMES]
+_SHOWN = Projection(schemas.Comment, Comment)
 _OF_POST = Comment.post_id == bindparam("post_id")
-_ONE = PreparedQuery(select(*_COLUMNS).where(_OF_POST, Comment.id == bindparam("comment_id")))
+_ONE = PreparedQuery(_SHOWN.select().where(_OF_POST, Comment.id == bindparam("comment_id")))
 # Locks the post, which cannot be deleted before the transaction ends.
 _POST = PreparedQuery(
     select(Post.id)
@@ -30,27 +30,17 @@ _POST = PreparedQuery(
 )
 
 
-def as_dict(row: tuple[Any, ...]) -> dict[str, Any]:
-    """Return a comment as `schemas.Comment` describes it."""
-    return dict(zip(_NAMES, row, strict=False))
-
-
-def _rows(page: Subquery) -> Select[Any]:
-    return select(*_COLUMNS).join(page, page.c.id == Comment.id)
-
-
 _LISTING = PaginatedQuery(
     name="comments",
     matching=select(Comment.id).where(_OF_POST),
     id=Comment.id,
     keys={"created_at": Comment.created_at},
-    rows=_rows,
-    item=as_dict,
+    projection=_SHOWN,
 )
 
 
 async def list_comments(
-    paginator: Paginator, *, post_id: int, query: CommentQuery
+    paginator: Paginator, *, post_id: int, query: schemas.CommentQuery
 ) -> PageResult[dict[str, Any]]:
     """Return a page of the live comments on a post."""
     return await paginator.paginate(_LISTING, query, {"post_id": post_id})
@@ -58,18 +48,18 @@ async def list_comments(
 
 async def read(reader: QueryRunner, *, post_id: int, comment_id: int) -> dict[str, Any]:
     """Return a live comment; raise NotFound otherwise."""
-    return as_dict(await read_one(reader, _ONE, post_id=post_id, comment_id=comment_id))
+    return _SHOWN.item(await read_one(reader, _ONE, post_id=post_id, comment_id=comment_id))
 
 
 def create(
-    transaction: Transaction, *, caller: Caller, post_id: int, data: CommentCreate
+    transaction: Transaction, *, caller: Caller, post_id: int, data: schemas.CommentCreate
 ) -> dict[str, Any]:
     """Insert a comment on a published post; raise NotFound for any other."""
     if not transaction.rows(_POST, post_id=post_id):
         raise NotFound
     values = {"post_id": post_id, "author_id": caller.user_id, "text": data.text}
-    made = transaction.insert(Comment, **values)
-    return as_dict(tuple(made[name] for name in _NAMES))
+    row = transaction.insert(Comment, **values)
+    return _SHOWN.of(row)
 
 
 async def get_for_update(

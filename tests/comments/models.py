@@ -18,7 +18,7 @@ MAX_TEXT = 500
 
 
 class Comment(TimestampedModel, SoftDelete):
-    """What somebody says of a post."""
+    """A user's comment on a post."""
 
     __tablename__ = "comments"
     __table_args__ = (

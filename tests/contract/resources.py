@@ -1,6 +1,6 @@
 """What the cross-cutting tests go by: one entry for each tag of `app/resources.py`.
 
-Whoever adds a resource adds a module to `tests/contract/entries/` and its `ENTRY` here.
+To add a resource, add a module to `tests/contract/entries/` and its `ENTRY` here.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ ENTRIES: tuple[Entry, ...] = (
 CASES = {row: case for entry in ENTRIES for row, case in entry.cases.items()}
 SCENARIOS = {row: case.scenario for row, case in CASES.items()}
 RESPONSE_SHAPES = {operation_of(row): case.shape for row, case in CASES.items()}
-# The permission that opens an operation on somebody else's row.
+# The permission that allows an operation on another user's row.
 REQUIRED_PERMISSION = {row: case.permission for row, case in CASES.items() if case.permission}
 TAKES_IF_MATCH = {operation_of(row) for row, case in CASES.items() if case.if_match}
 TAGGED_SHAPES = [shape for entry in ENTRIES for shape in entry.tagged]
-# Rows that others must not be told of, and the resource that each is of.
+# Rows that others must not learn of, and the resource that each is of.
 HIDDEN = {row: entry for entry in ENTRIES for row in entry.hidden}
 WRITE_REQUESTS = {name: call for entry in ENTRIES for name, call in entry.writes.items()}
 COLLECTIONS = [entry for entry in ENTRIES if entry.collection]
@@ -35,7 +35,7 @@ COLLECTIONS = [entry for entry in ENTRIES if entry.collection]
 def missing() -> list[str]:
     """Return what has to be added, in one sentence for each thing."""
     entries = {entry.tag: entry for entry in ENTRIES}
-    told = [
+    sentences = [
         f"Add an ENTRY for the tag {tag!r} to tests/contract/entries/, and to ENTRIES in"
         " tests/contract/resources.py."
         for tag in dict.fromkeys(each.tag for each in RESOURCES)
@@ -44,19 +44,19 @@ def missing() -> list[str]:
     for name, (method, path, operation) in documented().operations.items():
         (tag,) = operation["tags"]
         if tag in entries:
-            told += _missing_of(entries[tag], name, method, path, operation["responses"])
-    return told
+            sentences += _missing_of(entries[tag], name, method, path, operation["responses"])
+    return sentences
 
 
 def _missing_of(
     entry: Entry, name: str, method: str, path: str, responses: dict[str, object]
 ) -> list[str]:
     where = f"of the entry {entry.tag!r} (tests/contract/entries/{entry.tag}.py)."
-    told = []
+    sentences = []
     if name not in map(operation_of, entry.cases):
-        told.append(f"Add {name!r} to the cases {where}")
+        sentences.append(f"Add {name!r} to the cases {where}")
     if method != "get" and name not in entry.writes:
-        told.append(f"Add {name!r} to the writes {where}")
+        sentences.append(f"Add {name!r} to the writes {where}")
     if "201" in responses and path.removeprefix("/api/v1") not in entry.bodies:
-        told.append(f"Add a body for {path!r} to the bodies {where}")
-    return told
+        sentences.append(f"Add a body for {path!r} to the bodies {where}")
+    return sentences

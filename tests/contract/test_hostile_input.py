@@ -31,7 +31,7 @@ FALLBACK = i18n.text("en", "validation", "invalid")
 
 @pytest.fixture
 async def admin(client: Client) -> Person:
-    """Somebody who may do everything, so that every input gets as far as it can."""
+    """Return a user with every permission, so that no input is refused with 403."""
     return await client.admin()
 
 
@@ -45,7 +45,7 @@ async def targets(client: Client, admin: Person) -> list[Target]:
 
 
 class Attack:
-    """Sends hostile requests as somebody and collects what went wrong."""
+    """Sends hostile requests as one user and collects what went wrong."""
 
     def __init__(self, person: Person) -> None:
         self.person = person
@@ -61,7 +61,7 @@ class Attack:
             response = await send(self.person, attempt, headers)
             self.slowest = max(self.slowest, time.perf_counter() - started)
             check(self.person, response)
-        except Exception as error:  # noqa: BLE001 whatever goes wrong is listed at the end
+        except Exception as error:  # noqa: BLE001 every error is reported at the end
             self.wrong.append(f"{attempt.method} {attempt.url[:70]} {attempt.what}: {error!r:.300}")
             return None
         self.accepted += response.is_success
@@ -162,7 +162,7 @@ async def test_no_body_field_breaks_the_server(
         lists = {name for name, field in body.fields.items() if field.get("type") == "array"}
         for what in values(admin, corpus.JSON_VALUES):
             await attack.narrow(body.fields, partial(corpus.in_json, body, what))
-            await attack.narrow(lists, partial(corpus.in_json, body, what, listed=True))
+            await attack.narrow(lists, partial(corpus.in_json, body, what, in_list=True))
     for form in corpus.bodies(targets, admin.contract, FORM):
         for what in values(admin, corpus.URL_VALUES):
             await attack.narrow(form.fields, partial(corpus.in_form, form, what))

@@ -123,7 +123,7 @@ async def test_another_key_or_none_is_another_request(
 
 @each_behind_a_login
 async def test_a_key_is_its_callers_alone(client: Client, create_request: CreateRequest) -> None:
-    """Whoever guesses a key, and knows the request, gets nobody's answer."""
+    """A caller who guesses a key and knows the request does not get the stored response."""
     people = [await new_user(client, ["admin"]) for _ in range(2)]
     path, body = create_request.path, create_request.body()
     first = await send(people[0], path, body, KEY)
@@ -137,7 +137,7 @@ async def test_a_key_is_its_callers_alone(client: Client, create_request: Create
 
 
 async def test_keys_of_different_addresses_never_meet(client: Client) -> None:
-    """Whoever registers is told of no key but those of their own address, however it is written."""
+    """A key counts only for the address it was sent with, in upper or lower case."""
     body = CREATE_REQUESTS[0].body()
     first = await send(client, "/auth/register", body, KEY)
     other = await send(client, "/auth/register", CREATE_REQUESTS[0].body(), KEY)
@@ -158,8 +158,10 @@ async def test_keys_of_different_addresses_never_meet(client: Client) -> None:
 
 
 @each_behind_a_login
-async def test_the_gate_comes_first(client: Client, create_request: CreateRequest) -> None:
-    """Who may not create any more is not told either what they created."""
+async def test_permissions_are_checked_before_the_key(
+    client: Client, create_request: CreateRequest
+) -> None:
+    """A caller who may no longer create does not get the stored response either."""
     admin, ana = await new_user(client, ["admin"]), await new_user(client, ["admin"])
     path, body = create_request.path, create_request.body()
     first = await send(ana, path, body, KEY)
@@ -197,7 +199,7 @@ async def test_a_replay_tells_of_what_is_gone(client: Client) -> None:
 
 
 async def test_a_replay_shows_nobody_who_was_deleted(client: Client) -> None:
-    """Nor does it make them again; restored, they are told of as before."""
+    """It does not create them again; once restored, they are in the response as before."""
     admin, other = await new_user(client, ["admin"]), await new_user(client, ["admin"])
     creator = await user_with(client, Permission.users_write)
     for person, key in ((admin, KEY), (creator, KEY)):

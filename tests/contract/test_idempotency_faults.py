@@ -19,7 +19,7 @@ from tests.support import faults
 from tests.support.client import Client
 from tests.support.concurrency import at_once, count, statuses
 from tests.support.create_requests import CREATE_REQUESTS, is_replay, replayed, send
-from tests.support.gates import ELSEWHERE, HOME, at, gated, quotas
+from tests.support.gates import ELSEWHERE, HOME, at, quotas, rate_limited
 from tests.support.people import new_user
 
 REGISTER = CREATE_REQUESTS[0]
@@ -28,21 +28,21 @@ REGISTER = CREATE_REQUESTS[0]
 @pytest.fixture
 async def limited(client: Client, tmp_path: Path) -> AsyncIterator[Client]:
     """A client of an app that limits tries."""
-    async with gated(client, tmp_path) as found:
+    async with rate_limited(client, tmp_path) as found:
         yield found
 
 
 async def test_limits_that_are_used_up_refuse_no_replay_and_none_uses_them(
     limited: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever lost the answer of the last registration that was allowed gets it all the same."""
+    """A client that lost the response to its last allowed registration can still get it."""
     quotas(monkeypatch, LimitedAction.register, network=(RateLimit(2, 3600),))
     caller, bodies = at(limited, HOME), [REGISTER.body() for _ in range(3)]
     first = await send(caller, "/auth/register", bodies[0], "key-0")
     for _ in range(4):
         again = await send(caller, "/auth/register", bodies[0], "key-0")
         assert replayed(again) == replayed(first)
-        assert "register" not in again.headers["ratelimit"], "it did not come to the door"
+        assert "register" not in again.headers["ratelimit"], "the rate limiter did not count it"
     last = await send(caller, "/auth/register", bodies[1], "key-1")
     assert last.status_code == 201, "replays have used up nothing"
     assert (await send(caller, "/auth/register", bodies[2], "key-2")).status_code == 429
@@ -56,7 +56,7 @@ async def limit_hits(client: Client) -> int:
     return await count(client.database, hits)
 
 
-async def test_a_crowd_of_one_registration_uses_up_one(limited: Client) -> None:
+async def test_concurrent_requests_of_one_registration_use_up_one_try(limited: Client) -> None:
     """Duplicates wait for the answer before they are counted: the address has its other tries."""
     caller, body = at(limited, HOME), REGISTER.body()
     responses = await at_once(send(caller, "/auth/register", body, "shared") for _ in range(12))
@@ -69,14 +69,16 @@ async def test_a_crowd_of_one_registration_uses_up_one(limited: Client) -> None:
     assert await limit_hits(limited) == 1, "the first of its window"
 
 
-async def test_a_crowd_whose_first_is_refused_is_judged_one_by_one(limited: Client) -> None:
+async def test_concurrent_requests_are_judged_singly_if_the_first_is_refused(
+    limited: Client,
+) -> None:
     caller, body = at(limited, HOME), REGISTER.body()
     await caller.post("/auth/register", body)
     responses = await at_once(send(caller, "/auth/register", body, "shared") for _ in range(4))
     assert statuses(responses) == {409: 2, 429: 2}
 
 
-async def test_whoever_waits_too_long_is_told_and_has_used_up_nothing(
+async def test_a_request_that_waits_too_long_is_refused_and_uses_up_nothing(
     limited: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quotas(monkeypatch, LimitedAction.register, network=(RateLimit(2, 3600),))
@@ -103,8 +105,8 @@ async def test_whoever_waits_too_long_is_told_and_has_used_up_nothing(
 
 
 async def test_a_key_tests_no_passwords(limited: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever has the key and the rest of the request may guess as often as at a login, not more:
-    then even the right one waits. The owner's network goes on."""
+    """With the key and the rest of the request, passwords can be guessed as often as at a login;
+    then the right one is refused too. The owner's network is not limited."""
     quotas(monkeypatch, LimitedAction.repeat, strangers=(RateLimit(3, 900),))
     body = REGISTER.body()
     first = await send(at(limited, HOME), "/auth/register", body, "key")

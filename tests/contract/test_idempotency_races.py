@@ -60,7 +60,7 @@ async def totals(client: Client) -> dict[str, int]:
 async def test_of_many_at_once_one_creates_and_all_are_answered_it(
     client: Client, create_request: CreateRequest
 ) -> None:
-    """One row, one mail, one event; whoever was slower is told what the first one was."""
+    """One row, one mail, one event; the later requests get the response to the first."""
     admin = await new_user(client, ["admin"])
     before, recorded = await totals(client), await count(client.database, RECORDED)
     body = create_request.body()
@@ -121,7 +121,7 @@ async def test_all_are_told_when_the_first_is_refused(client: Client) -> None:
 async def test_an_answer_that_is_still_on_its_way_is_a_conflict(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is in the way is not there to be read: told to try again, and nothing is created."""
+    """The stored response cannot be read yet: the client gets a 409, and nothing is created."""
     body, find = REGISTER.body(), idempotency_keys.find
 
     async def blind(*_: Any) -> Answer | None:

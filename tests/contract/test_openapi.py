@@ -69,7 +69,7 @@ def _schemes(operation: dict[str, Any]) -> Iterator[str]:
 
 
 def test_the_document_points_nowhere_else() -> None:
-    """A53: nothing is loaded from another host, whoever renders the document."""
+    """A53: no viewer of the document loads anything from another host."""
     text = json.dumps(documented().document)
     assert re.findall(r"(?i)(?:\w+:)?//[\w.-]+|www\.", text) == []
 
@@ -155,7 +155,7 @@ def test_every_way_to_fail_is_declared(name: str) -> None:
     # There is always a query that may hold what the operation does not take.
     assert ("422" in statuses) == (path != "/health")
     # Public, and of a row that is not in the answer: empty, whether there is that row or not. And
-    # what was made by a repeated request may be gone.
+    # what a repeated request created before may be gone.
     may_miss = ("{" in path and name != "list_user_posts") or name == "create_user"
     assert ("404" in statuses) == may_miss
     assert ("413" in statuses) == ("requestBody" in operation)
@@ -279,7 +279,7 @@ def test_bodies_are_json_that_allows_nothing_else(name: str) -> None:
 
 
 async def test_the_examples_work(client: Client) -> None:
-    """Whoever sends what the docs show gets what the docs promise."""
+    """A request with the example body gets the response that the document declares."""
     admin = await client.admin()
     examples = {name: _example(_body(name)[1]) for name in WITH_BODY}
     assert (await client.post("/auth/register", examples["register"])).status_code == 201
@@ -287,9 +287,9 @@ async def test_the_examples_work(client: Client) -> None:
     token = await client.login(examples["login"]["username"], examples["login"]["password"])
     for entry in COLLECTIONS:
         collection, members = entry.at(entry.collection, await entry.references(admin))
-        made = await admin.post(collection, examples[f"create_{entry.noun}"] | members)
-        assert made.status_code == 201, made.text
-        location = made.headers["location"]
+        created = await admin.post(collection, examples[f"create_{entry.noun}"] | members)
+        assert created.status_code == 201, created.text
+        location = created.headers["location"]
         changed = await admin.patch(location, examples[f"update_{entry.noun}"])
         assert changed.status_code == 200, changed.text
     headers = {"Authorization": f"Bearer {token}"}

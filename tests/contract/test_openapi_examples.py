@@ -26,7 +26,7 @@ from tests.support.client import Client
 from tests.support.document import documented
 
 OPERATIONS = documented().operations
-# Tokens and keys of their own; mails that somebody has delivered meanwhile.
+# Tokens and keys differ each time; mails may have been delivered meanwhile.
 NOT_COMPARED = {"refresh", "list_keys", "list_mails", "retry_mail"}
 # What has to be done before, for there to be what is shown.
 BEFORE = {

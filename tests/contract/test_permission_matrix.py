@@ -18,13 +18,13 @@ from tests.support.response_shapes import PROBLEM, check_shape
 pytestmark = pytest.mark.long
 
 MATRIX = {row: case.statuses for row, case in CASES.items()}
-# What not even an admin may do to somebody else's row.
+# What not even an admin may do to another user's row.
 OWNERS_ALONE = {"end_session"}
 REFUSALS = {403: "insufficient_scope", 404: "not_found"}
 
 
 def test_the_matrix_has_every_operation() -> None:
-    """A18: an endpoint without a case fails here, and is told what to add."""
+    """A18: an endpoint without a case fails here, with a message that says what to add."""
     assert missing() == []
     assert {operation_of(row) for row in MATRIX} == set(documented().operations)
     assert {len(statuses) for statuses in MATRIX.values()} == {len(ACTORS)}
@@ -111,8 +111,8 @@ async def test_a_role_counts_from_the_next_request_on(
     root = await client.admin()
     person = await new_user(client, roles=[])
     row = next(row for row, gate in REQUIRED_PERMISSION.items() if gate is permission)
-    made = await root.post("/roles", {"name": "keyholder", "permissions": []})
-    role = f"/roles/{made.json()['id']}"
+    created = await root.post("/roles", {"name": "keyholder", "permissions": []})
+    role = f"/roles/{created.json()['id']}"
     theirs = f"/users/{person.id}{role}"
     # As above: who manages users can do what these can.
     grants = {"permissions": sorted({permission, Permission.posts_write})}

@@ -29,8 +29,8 @@ async def admin(client: Client) -> Person:
 async def records(admin: Person) -> dict[str, dict[str, Any]]:
     """By its path: what reading each kind of record answers."""
     user = await new_user(admin)
-    made = await admin.post("/roles", {"name": "edited", "permissions": ["posts:write"]})
-    role = made.json()["id"]
+    created = await admin.post("/roles", {"name": "edited", "permissions": ["posts:write"]})
+    role = created.json()["id"]
     await admin.put(f"/users/{user.id}/roles/{role}")
     draft = {"title": "Hello", "content": "World", "tags": ["b", "a"]}
     post = (await admin.post("/posts", draft | {"status": "published"})).json()["id"]
@@ -120,14 +120,14 @@ async def test_who_may_not_change_a_role_learns_nothing_by_comparing(client: Cli
 @pytest.mark.parametrize("name", ["alŀb", "\ufe70b", "ﬃx", "İstanbul", " Ab ", "a\u037ab"])
 async def test_a_role_is_named_as_it_is_sent_back(admin: Person, name: str) -> None:
     """What folding makes of a name is judged, and folded once more it is the same."""
-    made = await admin.post("/roles", {"name": name, "permissions": []})
-    if made.status_code == 201:
-        role = made.json()
+    created = await admin.post("/roles", {"name": name, "permissions": []})
+    if created.status_code == 201:
+        role = created.json()
         assert role["name"] == role["name"].strip()
         back = await admin.patch(f"/roles/{role['id']}", role)
         assert (back.status_code, back.json()) == (200, role)
     else:
-        assert made.status_code == 422
+        assert created.status_code == 422
 
 
 async def test_what_is_compared_is_the_value_not_how_a_moment_is_written(admin: Person) -> None:
@@ -147,7 +147,7 @@ async def test_what_is_compared_is_the_value_not_how_a_moment_is_written(admin: 
 
 
 async def test_what_is_masked_is_compared_as_it_is_shown(client: Client) -> None:
-    """Whoever does not see an address learns nothing of it."""
+    """A caller who cannot see an address learns nothing of it."""
     manager = await user_with(client, Permission.users_write)
     user = await new_user(client)
     path = f"/users/{user.id}"
@@ -216,7 +216,7 @@ async def test_an_unknown_parameter_is_refused_and_nothing_is_written(admin: Per
     assert refused(response) == [("x", "extra_forbidden")]
 
 
-async def test_whoever_may_not_ask_is_not_told_what_is_wrong_with_the_query(
+async def test_a_caller_without_access_does_not_learn_what_is_wrong_with_the_query(
     client: Client,
 ) -> None:
     user = await new_user(client)

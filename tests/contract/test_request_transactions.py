@@ -104,8 +104,8 @@ async def test_a_transient_error_is_tried_again_and_takes_effect_once(
     for number, fault in enumerate(faults.TRANSIENT[database.dialect]):
         account = new_account()
         with failing(database, fault, times=2) as sabotage:
-            made = await client.post("/auth/register", account)
-        assert (made.status_code, sabotage.hits) == (201, 2)
+            registered = await client.post("/auth/register", account)
+        assert (registered.status_code, sabotage.hits) == (201, 2)
         accounts = select(func.count()).where(User.email == account["email"])
         mails = select(func.count()).where(Mail.recipient == account["email"])
 
@@ -147,7 +147,7 @@ def test_every_session_dependency_ends_before_the_response() -> None:
         or inspect.isasyncgenfunction(dependant.call)
         or inspect.isgeneratorfunction(dependant.call)
     ]
-    # A try at a door is settled before the response too.
+    # A rate-limited attempt is settled before the response too.
     assert {call for _, call, _ in scopes if not isinstance(call, RateLimited)} == {get_session}
     # A login opens two transactions itself, around the verification; a refresh may have to
     # commit and refuse, a forgotten password to be answered later; a new post has a writer.

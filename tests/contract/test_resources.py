@@ -17,13 +17,13 @@ from tests.support.client import Client
 
 
 def test_every_table_belongs_to_one_resource() -> None:
-    listed = Counter(model for each in RESOURCES for model in each.models)
-    assert listed == Counter({mapper.class_ for mapper in Base.registry.mappers})
+    models = Counter(model for each in RESOURCES for model in each.models)
+    assert models == Counter({mapper.class_ for mapper in Base.registry.mappers})
 
 
 def test_every_permission_belongs_to_one_resource() -> None:
-    listed = Counter(name for each in RESOURCES for name in each.permissions)
-    assert listed == Counter([*Permission])
+    permissions = Counter(name for each in RESOURCES for name in each.permissions)
+    assert permissions == Counter([*Permission])
 
 
 def test_every_tag_is_described_once() -> None:
@@ -39,12 +39,12 @@ def test_what_an_entry_lacks_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPat
         *(each for each in resources.ENTRIES if each.tag not in {"posts", "tags"}),
     ]
     monkeypatch.setattr(resources, "ENTRIES", without_tags)
-    told = resources.missing()
+    sentences = resources.missing()
     where = "of the entry 'posts' (tests/contract/entries/posts.py)."
-    assert f"Add 'create_post' to the cases {where}" in told
-    assert f"Add 'update_post' to the writes {where}" in told
-    assert f"Add a body for '/api/v1/posts' to the bodies {where}" in told
-    assert [each for each in told if "'tags'" in each] == [
+    assert f"Add 'create_post' to the cases {where}" in sentences
+    assert f"Add 'update_post' to the writes {where}" in sentences
+    assert f"Add a body for '/api/v1/posts' to the bodies {where}" in sentences
+    assert [each for each in sentences if "'tags'" in each] == [
         "Add an ENTRY for the tag 'tags' to tests/contract/entries/, and to ENTRIES in"
         " tests/contract/resources.py."
     ]
@@ -55,10 +55,10 @@ async def test_bodies_of_an_entry_are_what_it_says(client: Client, entry: Entry)
     admin = await client.admin()
     collection, members = entry.at(entry.collection, await entry.references(admin))
     body = entry.bodies[entry.collection](1) | members
-    made = await admin.post(collection, body)
-    assert made.status_code == 201
+    created = await admin.post(collection, body)
+    assert created.status_code == 201
     assert (await admin.post(collection, body)).is_success is not entry.is_unique
-    path = made.headers["location"]
+    path = created.headers["location"]
     assert (await admin.patch(path, entry.invalid)).status_code == 422
     changed = await admin.patch(path, entry.change)
     assert changed.status_code == 200

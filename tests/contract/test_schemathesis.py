@@ -29,7 +29,7 @@ pytestmark = pytest.mark.long
 
 Operation = APIOperation[Any, Any, Any, Any]
 EMAIL = "admin@example.com"
-# Ids of rows are made to lie among these: some exist, some do not.
+# Ids of rows are reduced to this range: some exist, some do not.
 ROWS = 6
 # Left out: that whatever fits the schema is accepted. Passwords have rules and cursors have
 # signatures that no JSON schema can tell.
@@ -37,7 +37,7 @@ EXCLUDED: list[schemathesis.CheckFunction] = [positive_data_acceptance]
 # What refuses wrong input: schemathesis does not think of 412 and 413, nor of a login without a
 # password.
 REFUSALS = [400, 401, 403, 404, 409, 412, 413, 422]
-# Credentials that are made up, and the end of a session that may be the one that asks.
+# Invented credentials, and the end of a session that may be the caller's own.
 MAY_BE_REFUSED = {f"{API}/auth/{path}" for path in ("login", "refresh", "sessions/{session_id}")}
 CONFIG = {"checks": {"negative_data_rejection": {"expected-statuses": REFUSALS}}}
 
@@ -137,7 +137,7 @@ def send_some(operation: Operation, mode: GenerationMode, *, headers: dict[str, 
         deadline=None,
         derandomize=True,
         database=None,
-        # How fast inputs are made says nothing of the app: some patterns are long.
+        # The speed of generating inputs says nothing of the app: some patterns are long.
         suppress_health_check=[HealthCheck.too_slow],
     )
     def send(case: schemathesis.Case[Any]) -> None:

@@ -129,7 +129,7 @@ async def test_text_of_one_line_holds_nothing_that_moves_the_reader(
         response = await send(f"Ana{character}Luis")
         assert response.status_code == 422, place
         [defect] = response.json()["errors"]
-        # Names of roles are made of letters, digits and few signs anyway.
+        # Names of roles consist of letters, digits and few signs anyway.
         expected = {NOT_ONE_LINE, "string_pattern_mismatch"} if "role" in place else {NOT_ONE_LINE}
         assert defect["field"] == field, place
         assert defect["type"] in expected, place
@@ -214,8 +214,8 @@ async def test_the_command_that_makes_admins_has_the_same_rule(
     shown = " ".join(refused.stderr.replace("│", " ").split())
     assert "--name" in shown
     assert text("en", "validation", kind, min_length=MIN_NAME) in shown
-    made = await invoke("create-admin", *options, "--name", "  Ana  ")
-    assert made.exit_code == 0
+    done = await invoke("create-admin", *options, "--name", "  Ana  ")
+    assert done.exit_code == 0
     person = await client.person({"email": "boss@example.com"})
     assert (await person.get("/users/me")).json()["name"] == "Ana"
 

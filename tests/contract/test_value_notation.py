@@ -97,7 +97,7 @@ async def test_a_boolean_of_a_body_is_no_other_value(admin: Person, value: objec
 
 
 def test_no_body_takes_a_boolean_or_an_integer_for_another_value() -> None:
-    """New schemas included: pydantic takes `"true"`, 1 and 1.0 unless it is told not to."""
+    """New schemas included: pydantic takes `"true"`, 1 and 1.0 unless it is strict."""
     models = [*_below(RequestModel)]
     assert len(models) > 10
     for model in models:

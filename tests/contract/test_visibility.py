@@ -71,8 +71,8 @@ TAG_QUESTIONS: list[Question] = [
 # --- Rows that are not there for you ---------------------------------------------------------
 
 
-def _told(response: httpx2.Response) -> tuple[int, Any, dict[str, str]]:
-    """All that a response says but which request it answers."""
+def _comparable(response: httpx2.Response) -> tuple[int, Any, dict[str, str]]:
+    """Return the parts of a response that do not depend on its request."""
     body = response.json()
     body.pop("instance")
     body.pop("request_id")
@@ -96,8 +96,8 @@ async def test_hidden_posts_answer_like_missing_ones(client: Client, hidden: str
         missing = Scenario(target.owner, dict.fromkeys(target.ids, MISSING_ID), options)
         for operation in {*_about(*target.ids)} & {*map(operation_of, entry.cases)}:
             for actor in ("anonymous", "user", "stranger"):
-                answer = _told(await world.act(actor, operation, there))
-                assert answer == _told(await world.act(actor, operation, missing))
+                answer = _comparable(await world.act(actor, operation, there))
+                assert answer == _comparable(await world.act(actor, operation, missing))
                 assert actor != "user" or answer[0] == 404
     assert await snapshot(client.database) == before
     assert (await call(target.owner, hidden, target)).status_code == 200, "it is there"
@@ -110,8 +110,8 @@ async def test_rows_behind_a_permission_answer_like_missing_ones(client: Client)
         there = await SCENARIOS[operation](world)
         missing = Scenario(there.owner, dict.fromkeys(there.ids, MISSING_ID), there.options)
         for actor, status in {"anonymous": 401, "user": 403, "moderator": 403}.items():
-            answer = _told(await world.act(actor, operation, there))
-            assert answer == _told(await world.act(actor, operation, missing))
+            answer = _comparable(await world.act(actor, operation, there))
+            assert answer == _comparable(await world.act(actor, operation, missing))
             assert answer[0] == status
         assert (await world.act("admin", operation, missing)).status_code == 404
         assert (await world.act("admin", operation, there)).is_success
@@ -183,8 +183,8 @@ async def test_no_listing_changes_when_hidden_rows_appear(client: Client) -> Non
 async def test_the_posts_of_nobody_look_like_those_of_who_shows_none(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To each caller, in every part of the answer and in what is asked of the database: an id that
-    nobody has, somebody deleted, somebody who wrote nothing, somebody with drafts only."""
+    """To each caller, in every part of the answer and in the queries sent: an unknown id, a deleted
+    user, a user without posts and a user with drafts only."""
     monkeypatch.setattr(totals, "REMEMBER_SECONDS", 0)
     admin, eve = await client.admin(), await new_user(client)
     gone, silent, hiding = [await new_user(client) for _ in range(3)]
@@ -290,5 +290,5 @@ async def test_deleted_members_are_not_counted(client: Client) -> None:
     assert (await reader.get(path)).json()["user_count"] == 2
     assert (await admin.delete(f"/users/{leaves.id}")).status_code == 204
     assert (await reader.get(path)).json()["user_count"] == 1
-    listed = (await reader.get(f"{path}/users")).json()
-    assert ([item["id"] for item in listed["items"]], listed["total"]) == ([stays.id], 1)
+    body = (await reader.get(f"{path}/users")).json()
+    assert ([item["id"] for item in body["items"]], body["total"]) == ([stays.id], 1)

@@ -108,7 +108,7 @@ async def test_a_write_asks_again_in_its_transaction(
     client: Client, other_process: Database, row: str
 ) -> None:
     """A65: another process takes away a session, an account or a right. This one still remembers
-    the caller, lets them through its gate, and refuses them where it would commit."""
+    the caller, lets them pass its permission check, and refuses them where it would commit."""
     world = World(await client.admin(), {})
     for removal, status in _removals(row).items():
         scenario = await SCENARIOS[row](world)

@@ -52,7 +52,7 @@ class SlowApp:
                 await asyncio.sleep(0.02)
 
     async def ask(self, path: str) -> asyncio.StreamWriter:
-        """Somebody who has sent a request, and may hang up at any time."""
+        """Send a request and return the stream of its client, which may hang up at any time."""
         url = self.client.http.base_url
         _, writer = await asyncio.open_connection(url.host, url.port)
         writer.write(f"{path} HTTP/1.1\r\nHost: testserver\r\nContent-Length: 0\r\n\r\n".encode())

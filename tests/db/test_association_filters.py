@@ -67,9 +67,9 @@ async def test_the_trash_is_the_same_for_little_and_for_much(
 ) -> None:
     boss = await new_user(client, roles=["admin", "user"])
     for number in range(4):
-        made = (await boss.post("/posts", {"title": f"P{number}", "content": ""})).json()
+        post = (await boss.post("/posts", {"title": f"P{number}", "content": ""})).json()
         if number % 2 == 0:
-            await boss.delete(f"/posts/{made['id']}")
+            await boss.delete(f"/posts/{post['id']}")
     asked = {"deleted": "true", "sort": sort, "page_size": 1}
     few = await titles(boss, "/posts", **asked)
     monkeypatch.setattr(post_listing._IN_TRASH, "_root", 0)
@@ -84,9 +84,9 @@ async def test_drafts_in_the_order_of_publication(client: Client, sort: str) -> 
     ana = await new_user(client)
     for number in range(4):
         body = {"title": f"P{number}", "content": "", "status": "published" if number else "draft"}
-        made = (await ana.post("/posts", body)).json()
+        post = (await ana.post("/posts", body)).json()
         if number == 2:
-            await ana.delete(f"/posts/{made['id']}/publication")
+            await ana.delete(f"/posts/{post['id']}/publication")
     found = await titles(ana, "/posts", sort=sort, status="draft", page_size=1)
     assert found == (["P0", "P2"] if sort == "published_at" else ["P2", "P0"])
 

@@ -57,8 +57,7 @@ def raised(before: Guards, after: Guards) -> set[str]:
 
 @dataclass
 class People:
-    """An admin, another one, somebody with a role of their own, and somebody with no more than
-    the role `user`."""
+    """Two admins, a user with a role of their own, and a user with no more than the role `user`."""
 
     boss: Person
     other: Person
@@ -77,8 +76,8 @@ async def people(client: Client) -> People:
     boss, other = await client.admin("Boss"), await client.admin("Other")
     member = await client.user_with(Permission.posts_write, Permission.roles_assign)
     ana = await client.user()
-    listed = (await boss.get("/roles")).json()["items"]
-    ids = {role["name"]: role["id"] for role in listed}
+    roles = (await boss.get("/roles")).json()["items"]
+    ids = {role["name"]: role["id"] for role in roles}
     return People(boss, other, member, ana, ids)
 
 
@@ -87,8 +86,8 @@ async def restored(people: People) -> httpx2.Response:
 
 
 async def post_in_trash(people: People) -> int:
-    made = await people.ana.post("/posts", {"title": "One", "content": ""})
-    post: int = made.json()["id"]
+    created = await people.ana.post("/posts", {"title": "One", "content": ""})
+    post: int = created.json()["id"]
     assert (await people.ana.delete(f"/posts/{post}")).status_code == 204
     return post
 

@@ -39,9 +39,9 @@ from tests.support.faults import sqlite_error
     ],
 )
 def test_an_engine_connects_to_nothing_by_itself(tmp_path: Path, url: str, driver: str) -> None:
-    made = engine.connect(make_settings(url, tmp_path))
-    assert made.engine.dialect.driver == driver
-    assert made.dialect in {"mysql", "postgresql", "sqlite"}
+    database = engine.connect(make_settings(url, tmp_path))
+    assert database.engine.dialect.driver == driver
+    assert database.dialect in {"mysql", "postgresql", "sqlite"}
 
 
 def wrapped(error: Exception, kind: type[DBAPIError] = OperationalError) -> DBAPIError:
@@ -116,7 +116,7 @@ HIDDEN = [
         wrapped(DEADLOCK),
     ),
     behind(ValueError("while cleaning up"), KeyError("again"), wrapped(DEADLOCK)),
-    behind(RuntimeError("made of it"), wrapped(DEADLOCK), by="__cause__"),
+    behind(RuntimeError("raised from it"), wrapped(DEADLOCK), by="__cause__"),
     behind(
         wrapped(psycopg.errors.InFailedSqlTransaction("ignored")),
         wrapped(psycopg.errors.SerializationFailure("could not serialize")),
@@ -176,7 +176,7 @@ def test_a_database_that_is_away_is_an_outage(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("error", LOST_RACES, ids=str)
-def test_a_key_that_somebody_else_took_is_a_conflict(error: Exception) -> None:
+def test_a_key_that_another_transaction_took_is_a_conflict(error: Exception) -> None:
     assert not errors.is_transient(error)
     assert isinstance(errors.refusal_of(error), Conflict)
 

@@ -99,7 +99,7 @@ async def test_a_database_of_others_is_left_as_it_is(
 async def test_a_first_migration_that_is_under_way_is_ours(
     empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The tables may be made between the look at them and the look at the revision."""
+    """The tables may be created between the look at them and the look at the revision."""
     await asyncio.to_thread(migrate, empty, tmp_path)
     look = fitness._named_like_ours
     looks: Iterator[list[str]] = iter([[]])
@@ -116,7 +116,8 @@ async def test_the_script_ends_with_one_line(empty: str, tmp_path: Path) -> None
     status, out, err = await run_command("migrate", cwd=tmp_path, env=env)
     assert (status, out) == (1, "")
     assert err == (
-        "cimiento: not migrated: alembic_version is somebody else's: revision ae1027a6acf\n"
+        "cimiento: not migrated: alembic_version belongs to another application:"
+        " revision ae1027a6acf\n"
     )
 
 
@@ -234,10 +235,12 @@ async def test_connections_to_mariadb_have_to_carry_everything(
     engine = database._engine
 
     def speaking_latin(*arguments: Any, **options: Any) -> Any:
-        made = engine(*arguments, **options)
+        latin_engine = engine(*arguments, **options)
         latin = "SET NAMES latin1"
-        event.listen(made.sync_engine, "connect", lambda raw, _: raw.cursor().execute(latin))
-        return made
+        event.listen(
+            latin_engine.sync_engine, "connect", lambda raw, _: raw.cursor().execute(latin)
+        )
+        return latin_engine
 
     monkeypatch.setattr(database, "_engine", speaking_latin)
     set_env(database_url=latin)
@@ -262,7 +265,7 @@ async def test_everything_is_in_the_schema_of_the_url(
     set_env(database_url=url)
     for line in await refusals("migrate", "serve"):
         assert "search_path names no schema that exists" in line
-    # Somebody else's tables beside it are none of our business, whatever their names.
+    # Tables of other applications in another schema do not matter, whatever their names.
     await execute(postgresql, USERS, "INSERT INTO users VALUES (1, 'x')", "CREATE SCHEMA app")
     assert (await invoke("run")).exit_code == 0
     assert len(served) == 1

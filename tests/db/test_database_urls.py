@@ -142,18 +142,18 @@ def test_users_and_passwords_among_the_options_are_put_where_they_are_hidden(kin
 async def test_how_long_connecting_may_take_is_up_to_the_url(
     options: str, seconds: int, tmp_path: Path
 ) -> None:
-    made = connect(make_settings(KINDS["mysql"] + options, tmp_path))
+    database = connect(make_settings(KINDS["mysql"] + options, tmp_path))
     seen: dict[str, object] = {}
 
-    @event.listens_for(made.engine.sync_engine, "do_connect")
+    @event.listens_for(database.engine.sync_engine, "do_connect")
     def note(*arguments: Any) -> None:
         seen.update(arguments[3])
         raise pymysql.err.OperationalError(2003, "away")
 
     with pytest.raises(DBAPIError):
-        await made.engine.connect()
+        await database.engine.connect()
     assert seen["connect_timeout"] == seconds
-    await made.dispose()
+    await database.dispose()
 
 
 # --- TLS to MariaDB and MySQL ----------------------------------------------------------------

@@ -68,7 +68,7 @@ async def test_whatever_is_said_to_who_has_hung_up_is_a_lost_connection(frozen_p
         _, writer = await asyncio.open_connection("127.0.0.1", frozen_port)
         connection = mariadb.Connection(host="127.0.0.1", port=frozen_port)
         connection._writer = writer
-        connection._write_bytes(b"as long as somebody is there")
+        connection._write_bytes(b"while the peer is there")
         writer.transport.abort()
         await asyncio.sleep(0.05)  # until the transport knows
         with pytest.raises(OperationalError) as lost:
@@ -83,7 +83,7 @@ async def test_whatever_is_said_to_who_has_hung_up_is_a_lost_connection(frozen_p
 async def test_who_hangs_up_at_once_is_a_lost_connection(
     frozen_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A3, A10: after the connection was made, and before anything was read."""
+    """A3, A10: after the connection was opened, and before anything was read."""
 
     async def opened_too_late(host: str, port: int) -> Streams:
         streams = await asyncio.open_connection(host, port)
@@ -115,7 +115,7 @@ async def test_a_transaction_that_has_ended_is_not_rolled_back(
     monkeypatch.setattr(Driver, "_execute_command", say)
     monkeypatch.setattr(Driver, "_read_ok_packet", is_well)
     connection = mariadb.Connection()
-    await connection.rollback()  # it may have been used by somebody else
+    await connection.rollback()  # another task may have used it
     await connection.rollback()
     await connection._execute_command(COMMAND.COM_QUERY, "SELECT 1")
     await connection.rollback()

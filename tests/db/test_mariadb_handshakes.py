@@ -21,7 +21,7 @@ from sqlalchemy.engine import make_url
 from app.db import aiomysql, mariadb
 from app.db.tls import tls_of
 from tests.support.certificates import Authority
-from tests.support.handshakes import Doorman, doorman
+from tests.support.handshakes import RefusingServer, refusing_server
 from tests.support.process import ROOT
 
 PASSWORD = "contraseña €"
@@ -39,7 +39,7 @@ def server_side(authority: Authority) -> ssl.SSLContext:
     return context
 
 
-async def refusal(server: Doorman, options: str) -> tuple[int, str]:
+async def refusal(server: RefusingServer, options: str) -> tuple[int, str]:
     """What the driver is refused with: by the server, if all went well."""
     opener = mariadb.Opener(tls_of(make_url(f"mysql://h/x?{options}")))
     given = {"host": "127.0.0.1", "port": server.port, "user": "ana", "password": PASSWORD}
@@ -54,7 +54,7 @@ async def refusal(server: Doorman, options: str) -> tuple[int, str]:
 async def test_nothing_but_the_wish_for_tls_is_sent_before_tls(
     authority: Authority, server_side: ssl.SSLContext
 ) -> None:
-    async with doorman(server_side) as server:
+    async with refusing_server(server_side) as server:
         number, _ = await refusal(server, f"ssl_ca={authority.file}&ssl-mode=VERIFY_IDENTITY")
     assert number == ACCESS_DENIED_ERROR
     [(first, wish), (second, login)] = server.heard
@@ -69,10 +69,10 @@ async def test_passwords_are_sent_as_the_clients_send_them(
 ) -> None:
     scrambled = scramble_native_password(PASSWORD.encode(), b"s" * 20)
     for tls, options in ((None, ""), (server_side, f"ssl_ca={authority.file}")):
-        async with doorman(tls) as server:
+        async with refusing_server(tls) as server:
             assert (await refusal(server, options))[0] == ACCESS_DENIED_ERROR
         assert scrambled in server.heard[-1][1]
-    async with doorman(plugin=b"caching_sha2_password") as server:
+    async with refusing_server(plugin=b"caching_sha2_password") as server:
         assert (await refusal(server, ""))[0] == ACCESS_DENIED_ERROR
     stages = hashlib.sha256(hashlib.sha256(PASSWORD.encode()).digest()).digest()
     known = hashlib.sha256(stages + b"s" * 20).digest()
@@ -83,14 +83,14 @@ async def test_passwords_are_sent_as_the_clients_send_them(
 async def test_an_older_way_to_log_in_begins_with_the_common_one_in_tls(
     authority: Authority, server_side: ssl.SSLContext
 ) -> None:
-    async with doorman(server_side, plugin=b"sha256_password") as server:
+    async with refusing_server(server_side, plugin=b"sha256_password") as server:
         assert (await refusal(server, f"ssl_ca={authority.file}"))[0] == ACCESS_DENIED_ERROR
     assert b"mysql_native_password\0" in server.heard[-1][1]
 
 
 @pytest.mark.parametrize("options", ["ssl=true", "sslmode=verify-ca", "tls=skip-verify"])
 async def test_a_server_without_tls_learns_nothing_where_it_is_required(options: str) -> None:
-    async with doorman() as server:
+    async with refusing_server() as server:
         number, text = await refusal(server, options)
     assert number == CR_SSL_CONNECTION_ERROR
     assert text == "DATABASE_URL asks for TLS, and the server has none"
@@ -99,14 +99,14 @@ async def test_a_server_without_tls_learns_nothing_where_it_is_required(options:
 
 @pytest.mark.parametrize("options", ["", "ssl=false", "sslmode=prefer"])
 async def test_a_server_without_tls_will_do_where_it_is_not(options: str) -> None:
-    async with doorman() as server:
+    async with refusing_server() as server:
         assert (await refusal(server, options))[0] == ACCESS_DENIED_ERROR
     assert [in_tls for in_tls, _ in server.heard] == [False]
 
 
 async def test_a_stranger_learns_nothing(tmp_path: Path, server_side: ssl.SSLContext) -> None:
     other = Authority(tmp_path, "other")
-    async with doorman(server_side) as server:
+    async with refusing_server(server_side) as server:
         number, text = await refusal(server, f"ssl_ca={other.file}")
     assert number == CR_SSL_CONNECTION_ERROR
     assert text.startswith("TLS to 127.0.0.1 failed: ")
@@ -117,7 +117,7 @@ async def test_a_stranger_learns_nothing(tmp_path: Path, server_side: ssl.SSLCon
 async def test_what_is_said_before_tls_is_not_taken_for_encrypted(
     authority: Authority, server_side: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever is in between could let the driver in by it, into nothing."""
+    """An attacker in between could inject messages that the driver takes for the server's."""
 
     async def slow(connection: mariadb.Connection) -> None:
         await asyncio.sleep(0.03)
@@ -125,7 +125,7 @@ async def test_what_is_said_before_tls_is_not_taken_for_encrypted(
 
     refuse_unread = mariadb.Connection._refuse_unread
     monkeypatch.setattr(mariadb.Connection, "_refuse_unread", slow)
-    async with doorman(server_side, hasty=True) as server:
+    async with refusing_server(server_side, hasty=True) as server:
         number, text = await refusal(server, f"ssl_ca={authority.file}")
     assert (number, text) == (CR_SSL_CONNECTION_ERROR, "the server speaks before TLS has begun")
 
@@ -136,8 +136,8 @@ async def test_a_server_that_begins_no_tls_is_given_up(
     async def silent(*_: object) -> None:
         await asyncio.sleep(1)
 
-    monkeypatch.setattr(Doorman, "begin_tls", silent)
-    async with doorman(server_side) as server:
+    monkeypatch.setattr(RefusingServer, "begin_tls", silent)
+    async with refusing_server(server_side) as server:
         opener = mariadb.Opener(tls_of(make_url(f"mysql://h/x?ssl_ca={authority.file}")))
         with pytest.raises(OperationalError) as refused:
             await opener(host="127.0.0.1", port=server.port, user="ana", connect_timeout=0.1)
@@ -195,7 +195,7 @@ def test_a_user_without_a_name_is_called_unknown() -> None:
 async def test_a_connection_in_tls_is_closed_when_goodbye_was_said() -> None:
     said: list[str] = []
 
-    class Writer:
+    class RecordingWriter:
         transport = SimpleNamespace(close=lambda: said.append("close"))
 
         def write(self, _: bytes) -> None:
@@ -209,6 +209,6 @@ async def test_a_connection_in_tls_is_closed_when_goodbye_was_said() -> None:
 
     encryption = mariadb.Encryption(ssl.create_default_context(), is_required=True)
     connection = mariadb.Connection(encryption=encryption)
-    connection._writer = Writer()
+    connection._writer = RecordingWriter()
     await connection.ensure_closed()
     assert said == ["quit", "close", "closed"]

@@ -22,7 +22,7 @@ NEVER = 10**9
 
 class Server:
     """A server that the driver believes to talk to. `lasting` says of its threads how often each
-    is killed before it is gone; `refuses` and `name` are looked at when somebody connects."""
+    is killed before it is gone; `refuses` and `name` are read at each connect."""
 
     def __init__(self) -> None:
         self.name = "a"
@@ -37,7 +37,7 @@ class Server:
         await asyncio.sleep(0)
         if self.refuses:
             raise self.refuses.pop(0)
-        connection._writer = Writer()
+        connection._writer = FakeWriter()
         connection._reader = self.name
         connection.server_thread_id = (len(self.opened) + 1,)
         self.lasting[len(self.opened) + 1] = 1
@@ -57,8 +57,8 @@ class Server:
         return {int(each.removeprefix("KILL ")) for each in self.said if each.startswith("KILL ")}
 
 
-class Writer:
-    """Where a driver writes to."""
+class FakeWriter:
+    """The stream that a driver writes to."""
 
     def __init__(self) -> None:
         self.transport = self
@@ -95,14 +95,14 @@ class Cursor:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
-    made = Server()
+    fake = Server()
 
     async def connect(connection: Driver) -> None:
-        await made.connect(connection)
+        await fake.connect(connection)
 
     monkeypatch.setattr(Driver, "_connect", connect)
-    monkeypatch.setattr(Driver, "cursor", lambda self: Cursor(made, self))
-    return made
+    monkeypatch.setattr(Driver, "cursor", lambda self: Cursor(fake, self))
+    return fake
 
 
 @pytest.fixture(autouse=True)
@@ -223,7 +223,7 @@ async def test_a_connection_that_is_lost_while_it_kills_is_replaced(server: Serv
 
 
 async def test_another_server_behind_the_same_address_is_left_alone(server: Server) -> None:
-    """A thread there with the same number is somebody else's."""
+    """A thread there with the same number belongs to another client."""
     opener = mariadb.Opener()
     connection = await cancelled(opener)
     server.name = "b"

@@ -236,8 +236,8 @@ async def test_the_app_and_its_scripts_use_it(world: World, options: str, tmp_pa
     await run("migrate")
     account = {"email": f"{user.encode().hex()}{len(options)}@example.com", "name": "Ñandú"}
     async with serving(tmp_path, env) as server, httpx2.AsyncClient(base_url=server.url) as http:
-        made = await http.post(f"{API}/auth/register", json=account | {"password": PASSWORD})
-        assert made.status_code == 201, made.text
+        registered = await http.post(f"{API}/auth/register", json=account | {"password": PASSWORD})
+        assert registered.status_code == 201, registered.text
     backup = tmp_path / "backup"
     await run("backup", str(backup))
     assert account["email"] in backup.read_text()

@@ -127,7 +127,7 @@ def test_down_to_nothing_and_up_again(url: str) -> None:
 def test_a_run_that_was_cut_off_can_be_run_again(url: str, number: int) -> None:
     """A13: at the first and the last tables, among the indexes, among the system roles; twice.
 
-    MariaDB keeps every table made so far, as each DDL statement commits by itself.
+    MariaDB keeps every table created so far, as each DDL statement commits by itself.
     """
     for at in (number, 6):
         with killed_at(at) as reached, pytest.raises(KilledError):

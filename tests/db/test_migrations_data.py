@@ -21,7 +21,7 @@ from tests.support.schema import alembic, catalogue, connected, empty_database, 
 
 pytestmark = pytest.mark.long
 
-# Before this change the first process stands still: tables were made, the revision is not noted.
+# The first process stops before this change: tables exist, the revision is not recorded.
 IN_THE_MIDDLE = 4
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -126,7 +126,7 @@ def test_a_table_made_anew_takes_none_of_the_rows_that_refer_to_it_along(
         before = rows(connection)
     further(url, tmp_path / "further", ANEW)
     with connected(url) as connection:
-        assert "VARCHAR(150)" in str(catalogue(connection)["sessions"]), "it was made anew"
+        assert "VARCHAR(150)" in str(catalogue(connection)["sessions"]), "the table was rebuilt"
         assert rows(connection) == before
 
 

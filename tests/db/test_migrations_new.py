@@ -66,11 +66,11 @@ def made_up() -> Iterator[Table]:
 
 @pytest.mark.usefixtures("made_up")
 def test_a_written_migration_runs_up_and_down(url: str, config: Config) -> None:
-    made = command.revision(config, "notes", autogenerate=True)
-    assert isinstance(made, Script)
-    assert made.revision == f"{LAST + 1:04}"
-    assert Path(made.path).name == f"{LAST + 1:04}_notes.py"
-    text = Path(made.path).read_text()
+    script = command.revision(config, "notes", autogenerate=True)
+    assert isinstance(script, Script)
+    assert script.revision == f"{LAST + 1:04}"
+    assert Path(script.path).name == f"{LAST + 1:04}_notes.py"
+    text = Path(script.path).read_text()
     assert TABLE in text
     assert "app." not in text
     command.upgrade(config, "head")
@@ -92,6 +92,6 @@ def test_an_empty_migration_is_numbered_too(config: Config) -> None:
 
 def test_a_number_that_is_given_is_kept(config: Config) -> None:
     config.cmd_opts = CommandLine().parser.parse_args(["revision", "--rev-id", "0042"])
-    made = command.revision(config, "later", rev_id="0042")
-    assert isinstance(made, Script)
-    assert made.revision == "0042"
+    script = command.revision(config, "later", rev_id="0042")
+    assert isinstance(script, Script)
+    assert script.revision == "0042"

@@ -26,7 +26,7 @@ on_servers = pytest.mark.parametrize("database_url", ["mariadb", "postgresql"], 
 # What the product promises: an answer within five seconds, whatever the database does.
 PROMISED_SECONDS = 5.0
 AT_ONCE_SECONDS = 1.0
-# As it goes over the wire, told from `READ COMMITTED`.
+# The bytes on the wire, distinct from `READ COMMITTED`.
 _COMMITS = {"mysql": b"\x03COMMIT", "postgresql": b"COMMIT\x00"}
 
 
@@ -228,7 +228,7 @@ async def test_a_connection_cut_after_the_commit_leaves_what_was_done_once(
 async def test_an_exhausted_pool_is_a_503_until_a_connection_is_free(
     proxied_app: ProxiedApp, pool_size: int
 ) -> None:
-    """A10: all connections are held by somebody else. On SQLite only sessions need them."""
+    """A10: other tasks hold all connections. On SQLite only sessions need them."""
     waiting = (
         proxied_app.pooled_writes()
         if proxied_app.database.dialect == "sqlite"
@@ -250,7 +250,7 @@ async def test_an_exhausted_pool_is_a_503_until_a_connection_is_free(
 async def test_writers_behind_a_lock_that_stays_are_a_503(
     proxied_app: ProxiedApp, pool_size: int
 ) -> None:
-    """A10, A12: somebody else holds the lock; more writers wait than there are connections."""
+    """A10, A12: another session holds the lock; more writers wait than there are connections."""
     async with proxied_app.locked_row():
         writers = [proxied_app.rename(number) for number in range(3 * pool_size)]
         slowest = await healthy_meanwhile(proxied_app.client, refused_in_time(writers))

@@ -18,7 +18,7 @@ from app.models.posts import Post
 from tests.support import sql
 from tests.support.client import Client, Person
 from tests.support.clock import Clock, clock_in
-from tests.support.listings import Listing, fill, listings, make_ties, page, walk
+from tests.support.listings import ListingOperation, fill, listings, make_ties, page, walk
 
 PROMISED_SECONDS = 1.0
 
@@ -37,13 +37,13 @@ def long_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "utc_now", lambda: now)
 
 
-async def every_listing(admin: Person) -> list[Listing]:
+async def every_listing(admin: Person) -> list[ListingOperation]:
     found = (await page(admin, "/roles"))["items"]
     role_id = next(role["id"] for role in found if role["name"] == "user")
     return listings(admin, user_id=admin.id, role_id=role_id)
 
 
-async def with_rows(client: Client, number: int) -> tuple[Person, list[Listing]]:
+async def with_rows(client: Client, number: int) -> tuple[Person, list[ListingOperation]]:
     """An admin, and so many rows in every listing, with ties in what they are sorted by."""
     admin = await client.admin()
     await fill(admin, number)
@@ -155,7 +155,7 @@ async def test_pages_of_a_search_are_remembered_apart(client: Client) -> None:
 # --- Written by this process ---------------------------------------------------------------------
 
 
-async def assert_exact(admin: Person, every: list[Listing], after: str) -> None:
+async def assert_exact(admin: Person, every: list[ListingOperation], after: str) -> None:
     """The first page and the total of each listing are what walking through it finds."""
     for listing in every:
         found = await page(admin, listing.path, page_size=100)
@@ -300,7 +300,7 @@ async def test_a_total_is_remembered_meanwhile(client: Client, other_process: Da
 
 @pytest.mark.usefixtures("long_memory")
 @pytest.mark.parametrize("page_size", [3, 20])
-async def test_the_newest_are_shown_at_once_whoever_wrote_them(
+async def test_the_newest_are_shown_at_once_in_every_process(
     client: Client, other_process: Database, page_size: int
 ) -> None:
     """Only how many there are may take a second; it never contradicts what is shown."""

@@ -19,10 +19,10 @@ from app.db.pings import ping_before_use, unpinged
 
 @pytest.fixture
 async def engine() -> AsyncIterator[AsyncEngine]:
-    made = create_async_engine("sqlite+aiosqlite://", poolclass=AsyncAdaptedQueuePool)
-    ping_before_use(made)
-    yield made
-    await made.dispose()
+    pinged_engine = create_async_engine("sqlite+aiosqlite://", poolclass=AsyncAdaptedQueuePool)
+    ping_before_use(pinged_engine)
+    yield pinged_engine
+    await pinged_engine.dispose()
 
 
 @pytest.fixture

@@ -98,9 +98,9 @@ async def _journey(person: Person) -> list[int]:
     answers = []
     for turn in range(ROUNDS):
         body = {"title": f"Title {turn}", "content": "words", "tags": [f"t{turn}"]}
-        made = await person.post("/posts", body)
-        path = made.headers["location"].removeprefix("/api/v1")
-        answers += [made, await person.post("/posts", body | {"status": "published"})]
+        created = await person.post("/posts", body)
+        path = created.headers["location"].removeprefix("/api/v1")
+        answers += [created, await person.post("/posts", body | {"status": "published"})]
         answers += [await person.get(path), await person.get("/posts", params={"tag": f"t{turn}"})]
         answers.append(await person.patch(path, {"title": f"Other {turn}"}))
         stale = {"If-Match": '"99"'}

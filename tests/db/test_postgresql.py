@@ -49,10 +49,10 @@ def statement(connection: Connection, outcome: Exception | None = None) -> Itera
 
 @pytest.fixture
 def wire() -> Iterator[Wire]:
-    made = Wire()
-    yield made
-    made.finish()
-    made.theirs.close()
+    opened = Wire()
+    yield opened
+    opened.finish()
+    opened.theirs.close()
 
 
 @pytest.fixture
@@ -65,9 +65,9 @@ def connection(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Connection:
 
     monkeypatch.setattr(AsyncConnection, "cancel_safe", cancel_safe)
     monkeypatch.setattr(postgresql, "CANCEL_SECONDS", 0.2)
-    made = Connection(wire)  # type: ignore[arg-type]  # as much of it as is used
-    made.turns = asyncio.Semaphore(1)
-    return made
+    opened = Connection(wire)  # type: ignore[arg-type]  # as much of it as is used
+    opened.turns = asyncio.Semaphore(1)
+    return opened
 
 
 async def cancelled(connection: Connection, gen: Iterator[Any], *, times: int = 1) -> None:
@@ -200,7 +200,7 @@ async def test_the_place_of_an_error_is_not_that_of_the_driver(
 async def test_behind_a_pooler_the_end_of_a_transaction_is_waited_for_not_cancelled(
     connection: Connection, wire: Wire, monkeypatch: pytest.MonkeyPatch, act: str, is_pooled: bool
 ) -> None:
-    """The session may be somebody else's as soon as it is done."""
+    """The pooler may give the session to another client as soon as the transaction has ended."""
     asked: list[str] = []
 
     async def cancel_safe(*_: object, **__: object) -> None:

@@ -173,7 +173,7 @@ async def test_what_a_request_holds_is_passed_over(client: Client, other_process
 
 
 async def test_two_purges_and_restores_at_once(client: Client) -> None:
-    """Who is told that a post is back finds it, and both purges end."""
+    """A post whose restore succeeded can be read, and both purges end."""
     eva = await client.user("Eva")
     ids = [(await eva.write(tags=["t"]))["id"] for _ in range(12)]
     for post_id in ids:

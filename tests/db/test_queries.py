@@ -122,7 +122,7 @@ async def trash(database: Database, model: Any, row_id: int) -> None:
 
 
 async def test_a_role_in_the_trash_is_nobodys(client: Client, database: Database) -> None:
-    """In joins, and in what is gathered from other rows."""
+    """In joins, and in projections of other rows."""
     admin, ana = await new_users(
         client, ["admin"], ["user", granting(Permission.users_read, Permission.roles_read)]
     )
@@ -134,10 +134,10 @@ async def test_a_role_in_the_trash_is_nobodys(client: Client, database: Database
     me = (await ana.get("/users/me")).json()
     assert "users:read" not in me["permissions"]
     seen = await page(admin, "/users", sort="name")
-    (listed,) = [user for user in seen["items"] if user["id"] == ana.id]
+    (in_page,) = [user for user in seen["items"] if user["id"] == ana.id]
     one = (await admin.get(f"/users/{ana.id}")).json()
     theirs = (await page(admin, f"/users/{ana.id}/roles"))["items"]
-    for found in (me["roles"], listed["roles"], one["roles"], theirs):
+    for found in (me["roles"], in_page["roles"], one["roles"], theirs):
         assert [role["name"] for role in found] == ["user"]
     assert trashed["id"] not in [r["id"] for r in (await page(admin, "/roles"))["items"]]
     assert (await admin.get(f"/roles/{trashed['id']}")).status_code == 404
@@ -213,7 +213,7 @@ def take_for_gone(context: Any) -> None:
 async def test_a_full_pool_is_said_at_once(
     database_url: str, tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not asked a second time: whoever waits has waited long enough."""
+    """It is not retried: the request has already waited for the whole timeout."""
     ana = await client.user()
     monkeypatch.setattr(app_database, "POOL_TIMEOUT_SECONDS", 1.5)
     own = connect(make_settings(database_url, tmp_path, database_pool_size=1))

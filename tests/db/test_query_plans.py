@@ -31,11 +31,11 @@ VOLUME = Volume(posts=200_000, users=20_000, events=100_000, mails=20_000)
 DEEP = 400
 HALFWAY = datetime(2024, 1, 1, tzinfo=UTC) + timedelta(seconds=VOLUME.posts * 5)
 DAY = {"created_from": HALFWAY, "created_to": HALFWAY + timedelta(days=1)}
-SOMEBODY = 5
+USER_ID = 5
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListingCase:
     """A listing, and the filters it is asked with."""
 
     find: Callable[[Paginator, Any], Awaitable[PageResult[Any]]]
@@ -43,12 +43,12 @@ class Listed:
     filters: tuple[dict[str, Any], ...] = ({},)
 
 
-def caller(*permissions: Permission, user_id: int = SOMEBODY) -> Caller:
+def caller(*permissions: Permission, user_id: int = USER_ID) -> Caller:
     return Caller(user_id, 1, frozenset(permissions))
 
 
-def posts_of(who: Caller | None, *filters: dict[str, Any]) -> Listed:
-    return Listed(
+def posts_of(who: Caller | None, *filters: dict[str, Any]) -> ListingCase:
+    return ListingCase(
         lambda pages, query: post_listing.list_posts(
             pages, caller=who, query=query, author_id=query.author_id
         ),
@@ -57,9 +57,9 @@ def posts_of(who: Caller | None, *filters: dict[str, Any]) -> Listed:
     )
 
 
-def members_of(role_id: int) -> Listed:
+def members_of(role_id: int) -> ListingCase:
     who = caller(Permission.users_read)
-    return Listed(
+    return ListingCase(
         lambda pages, query: user_queries.list_members(
             pages, caller=who, role_id=role_id, query=query
         ),
@@ -74,7 +74,7 @@ POSTS: tuple[dict[str, Any], ...] = (
     {"created_from": HALFWAY},
     {"created_to": HALFWAY},
     DAY,
-    *({"author_id": author_id} for author_id in (SOMEBODY, BUSY_AUTHOR)),
+    *({"author_id": author_id} for author_id in (USER_ID, BUSY_AUTHOR)),
     {"status": "draft", "author_id": BUSY_AUTHOR},
     {"status": "published", "tag": "tag-01"},
 )
@@ -92,44 +92,44 @@ LISTINGS = {
     "posts of a moderator": posts_of(caller(Permission.posts_moderate), *POSTS),
     "own trash": posts_of(caller(user_id=BUSY_AUTHOR), *TRASH),
     "whole trash": posts_of(caller(Permission.posts_moderate), *TRASH),
-    "users": Listed(
+    "users": ListingCase(
         lambda pages, query: user_queries.list_users(pages, query=query), UserQuery, USERS
     ),
-    "deleted users": Listed(
+    "deleted users": ListingCase(
         lambda pages, query: user_queries.list_users(pages, query=query),
         UserQuery,
         tuple({**filters, "deleted": True} for filters in USERS),
     ),
     **{f"members of role {role_id}": members_of(role_id) for role_id in (2, 3, 4)},
-    "roles of a user": Listed(
-        lambda pages, query: roles.list_of_user(pages, user_id=SOMEBODY, query=query), RoleQuery
+    "roles of a user": ListingCase(
+        lambda pages, query: roles.list_of_user(pages, user_id=USER_ID, query=query), RoleQuery
     ),
-    "roles": Listed(lambda pages, query: roles.list_roles(pages, query=query), RoleQuery),
-    "sessions": Listed(
+    "roles": ListingCase(lambda pages, query: roles.list_roles(pages, query=query), RoleQuery),
+    "sessions": ListingCase(
         lambda pages, query: sessions.list_own(
             pages, caller=caller(user_id=BUSY_AUTHOR), query=query
         ),
         SessionQuery,
     ),
-    "audit events": Listed(
+    "audit events": ListingCase(
         lambda pages, query: audit_events.list_events(pages, query=query),
         AuditQuery,
         (
             {},
             *({"act": act} for act in ("login.succeeded", "role.granted", "user.deleted")),
-            {"actor_id": SOMEBODY},
+            {"actor_id": USER_ID},
             *({"subject_type": kind} for kind in ("user", "role")),
-            *({"subject_id": subject_id} for subject_id in (1, SOMEBODY, 10**9)),
-            {"subject_type": "user", "subject_id": SOMEBODY},
+            *({"subject_id": subject_id} for subject_id in (1, USER_ID, 10**9)),
+            {"subject_type": "user", "subject_id": USER_ID},
             {"created_from": HALFWAY},
             {"created_to": HALFWAY},
             DAY,
-            {"act": "login.succeeded", "actor_id": SOMEBODY},
+            {"act": "login.succeeded", "actor_id": USER_ID},
             {"act": "login.succeeded", "created_to": HALFWAY},
             {"subject_type": "user", "created_from": HALFWAY},
         ),
     ),
-    "mails": Listed(
+    "mails": ListingCase(
         lambda pages, query: outbox.list_mails(pages, query=query),
         MailQuery,
         (
@@ -242,7 +242,7 @@ def limit(name: str, filters: dict[str, Any], sort: str, where: str) -> Work:
 
 
 async def works(
-    reader: MeasuringReader, listed: Listed, filters: dict[str, Any], sort: str
+    reader: MeasuringReader, case: ListingCase, filters: dict[str, Any], sort: str
 ) -> dict[str, Work]:
     """What the first page takes, one further on, and the one behind that by cursor."""
     pages = Paginator(reader, CursorSigner(SecretKeys([SECRET])))
@@ -251,7 +251,7 @@ async def works(
 
     async def page(name: str, **where: Any) -> PageResult[Any]:
         reader.work = Work()
-        page = await listed.find(pages, listed.query(**given, **where))
+        page = await case.find(pages, case.query(**given, **where))
         found[name] = reader.work
         return page
 
@@ -267,11 +267,11 @@ async def works(
 async def test_pages_are_found_without_looking_at_everything(
     reader: MeasuringReader, name: str
 ) -> None:
-    listed = LISTINGS[name]
+    case = LISTINGS[name]
     too_much = []
-    for filters in listed.filters:
-        for sort in get_args(listed.query.model_fields["sort"].annotation):
-            for where, work in (await works(reader, listed, filters, sort)).items():
+    for filters in case.filters:
+        for sort in get_args(case.query.model_fields["sort"].annotation):
+            for where, work in (await works(reader, case, filters, sort)).items():
                 allowed = limit(name, filters, sort, where)
                 if work.read > allowed.read or work.ordered > allowed.ordered:
                     too_much.append((filters, sort, where, work, allowed))

@@ -1,6 +1,6 @@
 """Two versions on one schema: this code on tables that the next version has migrated.
 
-That version is made up: a migration that does all that a migration may do.
+That version is simulated by a migration that does all that a migration may do.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ async def test_the_version_before_works_on_the_tables_of_the_version_after(
 ) -> None:
     assert (await old.get("/health/ready")).status_code == 200
     ana = await old.user()
-    made = await ana.post("/posts", {"title": "One", "content": "", "tags": ["x"]})
-    path = made.headers["location"]
+    created = await ana.post("/posts", {"title": "One", "content": "", "tags": ["x"]})
+    path = created.headers["location"]
     with connected(ahead) as connection:
         connection.execute(text("UPDATE posts SET later_note = 'kept', later_count = 7"))
         connection.execute(text(f"INSERT INTO later_things VALUES (1, {ana.id})"))

@@ -120,10 +120,10 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
     monkeypatch.setattr(silence, "SILENCE_SECONDS", 0.01)
     monkeypatch.setattr(silence, "_GRACE_SECONDS", 0.01)
     monkeypatch.setattr(silence, "_KEEP_SECONDS", 0)
-    made = Wire()
-    yield made
-    made.ours.close()
-    made.theirs.close()
+    opened = Wire()
+    yield opened
+    opened.ours.close()
+    opened.theirs.close()
 
 
 class Server:

@@ -115,7 +115,7 @@ async def test_what_was_just_deleted_is_gone_in_the_same_session(client: Client,
 
 
 async def _caller(person: Person) -> Any:
-    """Who a person is to the domain, as the app's own gate finds out."""
+    """Return the caller that the app finds for the token of a person."""
     return await person.app.state.authenticator.authenticate(person.token)
 
 

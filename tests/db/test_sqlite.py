@@ -218,7 +218,7 @@ async def test_a_commit_that_is_refused_keeps_the_turn_until_it_is_undone(
 
 @on_sqlite
 async def test_a_writer_of_another_process_is_waited_for(client: Client, database_url: str) -> None:
-    """Without blocking the event loop: whoever reads notices nothing."""
+    """The event loop is not blocked: readers notice nothing."""
     ana = await new_user(client)
     with writing_elsewhere(database_url) as other:
         writing = asyncio.ensure_future(ana.patch("/users/me", {"name": "Renamed"}))

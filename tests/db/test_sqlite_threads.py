@@ -73,7 +73,7 @@ async def test_a_commit_that_waits_for_the_disk_holds_up_nobody_else(
 async def test_cancelling_during_a_commit_leaves_connection_and_turn_usable(
     held: Database, times: int
 ) -> None:
-    """Whoever cancels learns of it when the disk has answered: until then the connection is in
+    """The cancellation is raised when the disk has answered: until then the connection is in
     use."""
     writing = asyncio.ensure_future(add_tag(held, "cancelled"))
     await eventually(Held.begun.is_set)

@@ -26,7 +26,7 @@ on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect
 
 CORPUS = {
     "4 bytes": "😀🧿𝔘𐍈",
-    "joined": "👩‍👩‍👧‍👦 🏳️‍🌈",
+    "zero-width joiners": "👩‍👩‍👧‍👦 🏳️‍🌈",
     "right to left": "مرحبا שלום \u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
     "combining": "Z\u0351\u036b\u0343a\u0328\u0301",
     "composed": unicodedata.normalize("NFC", "Señor Ångström"),
@@ -53,9 +53,9 @@ ONLY_IN_CONTENTS = {
 async def test_text_comes_back_byte_for_byte(client: Client, sample: str) -> None:
     """A16: in names, titles and contents, written, changed and read."""
     ana = await client.user(sample)
-    made = await ana.write(sample, content=sample)
-    assert (made["title"], made["content"], made["author"]["name"]) == (sample,) * 3
-    path, marked = f"/posts/{made['id']}", sample + "."
+    created = await ana.write(sample, content=sample)
+    assert (created["title"], created["content"], created["author"]["name"]) == (sample,) * 3
+    path, marked = f"/posts/{created['id']}", sample + "."
     edited = await ana.patch(path, {"title": marked, "content": marked})
     assert edited.status_code == 200
     found = (await client.get(path)).json()
@@ -70,9 +70,9 @@ async def test_contents_of_several_lines_come_back_byte_for_byte(
 ) -> None:
     """A16: what is refused in a name or a title is kept where text has many lines."""
     ana = await client.user()
-    made = await ana.write(content=sample)
-    assert made["content"] == sample
-    assert (await client.get(f"/posts/{made['id']}")).json()["content"].encode() == sample.encode()
+    post = await ana.write(content=sample)
+    assert post["content"] == sample
+    assert (await client.get(f"/posts/{post['id']}")).json()["content"].encode() == sample.encode()
 
 
 async def test_text_of_the_greatest_length_comes_back_whole(client: Client) -> None:
@@ -167,7 +167,7 @@ async def test_a_moment_with_an_offset_comes_back_in_utc_to_the_microsecond(
 
 
 async def test_a_moment_without_an_offset_is_refused(client: Client) -> None:
-    """A15: by the API as a 422, and by the column, whoever writes it."""
+    """A15: by the API with a 422, and by the column for every writer."""
     for name in ("created_from", "created_to"):
         response = await client.get("/posts", params={name: "2026-03-01T12:00:00.123456"})
         assert response.status_code == 422

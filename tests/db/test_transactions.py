@@ -84,8 +84,8 @@ async def test_a_row_is_written_with_the_defaults_of_its_model(client: Client) -
         {"title": "One", "content": "", "status": "published", "tags": ["b", "a"]},
         {"title": "Two", "content": "x" * 1_000},
     ):
-        made = (await ana.post("/posts", body)).json()
-        assert (await ana.get(f"/posts/{made['id']}")).json() == made
+        created = (await ana.post("/posts", body)).json()
+        assert (await ana.get(f"/posts/{created['id']}")).json() == created
 
 
 async def test_what_a_work_raises_undoes_it_and_nothing_else(

@@ -220,8 +220,8 @@ async def test_admins_may_have_such_addresses(
     first = await invoke("run")
     assert first.exit_code == 0, first.output
     assert "First admin:  admin@company.local" in first.stderr
-    made = await invoke("create-admin", *options)
-    assert made.exit_code == 0, made.output
+    created = await invoke("create-admin", *options)
+    assert created.exit_code == 0, created.output
     async with client_of(client, tmp_path, special_use_domains=DOMAINS) as company:
         await admin_of(company, "admin@company.local", printed_password(first.stderr))
         await admin_of(company, "boss@company.local", PASSWORD)

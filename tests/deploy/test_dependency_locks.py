@@ -109,7 +109,7 @@ def hollow_wheel(folder: Path, name: str, version: str, metadata: str) -> str:
     with zipfile.ZipFile(path, "w") as wheel:
         record = ""
         for file, text in files.items():
-            # At one moment (1980): a wheel that is made twice has one hash.
+            # With a fixed time (1980): a wheel that is built twice has one hash.
             wheel.writestr(zipfile.ZipInfo(f"{stem}.dist-info/{file}"), text)
             digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode()
             record += f"{stem}.dist-info/{file},sha256={digest.rstrip('=')},{len(text)}\n"

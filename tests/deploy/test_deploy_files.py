@@ -35,7 +35,7 @@ SAMPLE_SECRET = "mQ4xZ81kWvT7cN2pR9sJ5hL3bY6dG0fA"
 
 
 def _instructions() -> list[tuple[str, str]]:
-    """The Dockerfile's instructions with their arguments, comments dropped, lines joined."""
+    """Return the Dockerfile's instructions and arguments, comments dropped, lines combined."""
     uncommented = re.sub(r"^#.*\n", "", text("Dockerfile"), flags=re.MULTILINE)
     lines = re.sub(r"\\\n\s*", " ", uncommented).splitlines()
     return [(line.split()[0], line.partition(" ")[2]) for line in lines if line.strip()]

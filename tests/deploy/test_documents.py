@@ -47,8 +47,8 @@ def _text(name: str | Path) -> str:
 def _ours() -> list[Path]:
     """Every file of the repository, those not committed yet included."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return [path for name in listed.splitlines() if (path := ROOT / name).is_file()]
+    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return [path for name in output.splitlines() if (path := ROOT / name).is_file()]
 
 
 def _fields() -> set[str]:
@@ -176,8 +176,8 @@ def test_scripts_are_short_and_executable(script: Path) -> None:
 
 @pytest.mark.parametrize("page", ["docs/operations.md", "docs/guide.es.md"])
 def test_the_pages_of_the_scripts_list_exactly_them(page: str) -> None:
-    listed = re.findall(r"^\| `scripts/([\w-]+)`", _text(page), re.MULTILINE)
-    assert sorted(listed) == [path.name for path in SCRIPTS if not path.name.startswith("_")]
+    names = re.findall(r"^\| `scripts/([\w-]+)`", _text(page), re.MULTILINE)
+    assert sorted(names) == [path.name for path in SCRIPTS if not path.name.startswith("_")]
 
 
 def test_the_example_of_settings_has_every_setting_with_a_reason() -> None:

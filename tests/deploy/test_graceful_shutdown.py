@@ -38,7 +38,7 @@ class InThisLoop(serving.Server):
 
 @asynccontextmanager
 async def running(folder: Path, **settings: object) -> AsyncIterator[InThisLoop]:
-    """A server that has started and not yet been told to end; has ended after the block."""
+    """Start a server, yield it before it is asked to end, and end it after the block."""
     url = f"sqlite+aiosqlite:///{folder}/test.db"
     app = create_app(make_settings(url, folder, **settings), passwords=Passwords(CHEAP))
     config = uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="on")
@@ -101,7 +101,7 @@ async def test_who_waits_in_the_queue_is_served(tmp_path: Path) -> None:
 
 
 class _Listener(socket.socket):
-    """Fails as told, then has always one more who waits."""
+    """Raise the given errors from `accept`, then return a new connection at every call."""
 
     def __init__(self, *errors: OSError) -> None:
         super().__init__()
@@ -247,7 +247,7 @@ def _own_signals() -> Any:
 
 
 def test_one_process_serves_by_itself(ran: list[Any]) -> None:
-    """Kept connections outlive those of proxies, and the grace a request's deadline."""
+    """Idle connections outlive those of proxies, and the grace period a request's deadline."""
     serving.serve("app.main:create_app", [], port=0, log_config=None)
     [server] = ran
     assert server.config.factory

@@ -65,5 +65,5 @@ async def test_it_is_set_up_and_serves(database_url: str, tmp_path: Path) -> Non
             httpx2.AsyncClient(base_url=server.url) as http,
         ):
             account = {"email": "ana@example.com", "name": "Ana", "password": PASSWORD}
-            made = await http.post(f"{API}/auth/register", json=account)
-            assert made.status_code == 201, made.text
+            response = await http.post(f"{API}/auth/register", json=account)
+            assert response.status_code == 201, response.text

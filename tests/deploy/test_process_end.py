@@ -30,7 +30,7 @@ CRASHES = 10
 @pytest.fixture
 async def env(tmp_path: Path, sink: Sink) -> dict[str, str]:
     """Settings of a server on a migrated SQLite file, with the sink as its mail server."""
-    made = environment(
+    variables = environment(
         data_dir=tmp_path / "data",
         database_url=f"sqlite+aiosqlite:///{tmp_path}/test.db",
         secret_key="tests-0123456789abcdefghijklmnopqrstuv",
@@ -39,9 +39,9 @@ async def env(tmp_path: Path, sink: Sink) -> dict[str, str]:
         smtp_port=sink.port,
         smtp_tls="none",
     )
-    status, _, complaint = await run_command("migrate", cwd=tmp_path, env=made)
+    status, _, complaint = await run_command("migrate", cwd=tmp_path, env=variables)
     assert status == 0, complaint
-    return made
+    return variables
 
 
 def address(number: int) -> str:
@@ -104,8 +104,8 @@ async def test_no_acknowledged_registration_and_no_mail_is_lost_by_kill_9(
 async def test_what_was_answered_with_a_key_is_answered_again_after_kill_9(
     tmp_path: Path, env: dict[str, str]
 ) -> None:
-    """A2, A4: whoever lost the answer and asks again gets it, byte by byte; one account, one
-    mail."""
+    """A2, A4: a client that lost the answer and asks again gets it, byte by byte; one account,
+    one mail."""
     key, answers = {"Idempotency-Key": "kill-9"}, list[httpx2.Response]()
     for _ in range(3):
         async with serving(tmp_path, env) as server:
@@ -173,15 +173,15 @@ async def test_what_a_refresh_answered_outlives_kill_9(
 async def test_a_mail_of_a_transaction_that_never_committed_is_not_sent(
     tmp_path: Path, env: dict[str, str], sink: Sink
 ) -> None:
-    """A4: no mail goes to somebody who was refused."""
+    """A4: no mail goes to a user whose registration was refused."""
     async with serving(tmp_path, env) as server:
         async with httpx2.AsyncClient(base_url=server.url) as http:
             weak = await http.post(
                 f"{API}/auth/register", json=registration(1) | {"password": "short"}
             )
             assert weak.status_code == 422
-            made = await http.post(f"{API}/auth/register", json=registration(2))
-            assert made.status_code == 201
+            response = await http.post(f"{API}/auth/register", json=registration(2))
+            assert response.status_code == 201
         await sink.arrived(lambda: sink.to(address(2)))
         assert await server.end(signal.SIGTERM) in {0, -signal.SIGTERM}
     assert [delivery.recipients for delivery in sink.deliveries] == [[address(2)]]
@@ -210,8 +210,8 @@ async def test_sigterm_lets_a_request_in_flight_finish_and_exits_within_ten_seco
     body = httpx2.Request("POST", "http://x", json=registration(2)).content
     async with serving(tmp_path, env) as server:
         async with httpx2.AsyncClient(base_url=server.url) as http:
-            made = await http.post(f"{API}/auth/register", json=registration(1))
-            assert made.status_code == 201
+            response = await http.post(f"{API}/auth/register", json=registration(1))
+            assert response.status_code == 201
         await sink.arrived(lambda: sink.to(address(1)))
         reader, writer = await slow_request(server, body)
         _, stuck = await slow_request(server, body)

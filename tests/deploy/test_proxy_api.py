@@ -32,7 +32,7 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 @pytest.fixture
 async def env(tmp_path: Path) -> dict[str, str]:
     """Settings of two servers on one migrated SQLite file, behind a proxy on this machine."""
-    made = environment(
+    variables = environment(
         data_dir=tmp_path / "data",
         secret_key="tests-0123456789abcdefghijklmnopqrstuv",
         port=0,
@@ -42,13 +42,13 @@ async def env(tmp_path: Path) -> dict[str, str]:
         # One author writes all the time.
         posts_per_minute=0,
     )
-    status, _, complaint = await run_command("migrate", cwd=tmp_path, env=made)
+    status, _, complaint = await run_command("migrate", cwd=tmp_path, env=variables)
     assert status == 0, complaint
-    return made
+    return variables
 
 
 async def _log_in(http: httpx2.AsyncClient) -> None:
-    """Be somebody new, who lies about where they come from."""
+    """Register and log in a new user, with a forged `X-Forwarded-For`."""
     account = {"email": "ana@example.com", "name": "Ana", "password": PASSWORD}
     assert (await http.post(f"{API}/auth/register", json=account)).status_code == 201
     form = {"username": "ana@example.com", "password": PASSWORD}
@@ -97,9 +97,9 @@ async def _titles(http: httpx2.AsyncClient) -> Counter[str]:
     """How often each title is there."""
     titles, page = Counter[str](), 1
     while page:
-        listed = (await http.get(f"{API}/posts", params={"page": page, "page_size": 100})).json()
-        titles.update(post["title"] for post in listed["items"])
-        page = page + 1 if listed["has_next"] else 0
+        body = (await http.get(f"{API}/posts", params={"page": page, "page_size": 100})).json()
+        titles.update(post["title"] for post in body["items"])
+        page = page + 1 if body["has_next"] else 0
     return titles
 
 
@@ -107,7 +107,7 @@ async def _titles(http: httpx2.AsyncClient) -> Counter[str]:
 async def http(
     stack: AsyncExitStack, tmp_path: Path, env: dict[str, str]
 ) -> AsyncIterator[tuple[httpx2.AsyncClient, Server]]:
-    """Somebody logged in through a proxy before two servers, and the first of these."""
+    """A client logged in through a proxy before two servers, and the first of these."""
     servers = [await stack.enter_async_context(serving(tmp_path, env)) for _ in range(2)]
     ports = [server.port for server in servers]
     proxy = await stack.enter_async_context(proxying(tmp_path / "nginx", *ports))

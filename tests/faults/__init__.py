@@ -1,1 +1,1 @@
-"""Faults made on purpose, against servers in processes of their own: run by scripts/test-faults."""
+"""Faults injected into servers in processes of their own: run by scripts/test-faults."""

@@ -52,7 +52,7 @@ def whole(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> Report:
-    """Where this test tells how far it is, and what it counted."""
+    """Where this test reports its progress, and what it counted."""
     return Report(request.node)
 
 

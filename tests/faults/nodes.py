@@ -41,7 +41,7 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Person:
-    """Somebody who is logged in, on whichever node."""
+    """A user who is logged in, on whichever node."""
 
     id: int
     email: str
@@ -113,7 +113,7 @@ class Nodes:
         return number or 0
 
     async def person(self, *roles: str, name: str = "Ana", log_in: bool = True) -> Person:
-        """An account, made past the API, and logged in."""
+        """An account, written past the API, and logged in."""
         number = next(_numbers)
         email = f"racer{number}@example.com"
         async with self.databases[0].begin() as session:
@@ -146,7 +146,7 @@ class Nodes:
         return who
 
     async def link(self, who: Person, purpose: Purpose, email: str = "") -> str:
-        """The token of a link that was mailed to somebody."""
+        """The token of a link that was mailed to the user."""
         token = secrets.token_hex(32)
         async with self.databases[0].begin() as session:
             row = OneTimeToken(user_id=who.id, purpose=purpose, email=email or who.email)
@@ -163,13 +163,13 @@ class Nodes:
 
 
 def live_sessions(who: Person) -> Select[int]:
-    """The sessions of somebody that are not over."""
+    """The sessions of a user that are not over."""
     live = LoginSession.ended_at.is_(None), LoginSession.user_id == who.id
     return select(func.count()).select_from(LoginSession).where(*live)
 
 
 def role_members(role_id: int) -> Select[int]:
-    """Rows that say that somebody has a role."""
+    """Rows that say that a user has a role."""
     return select(func.count()).select_from(UserRole).where(UserRole.role_id == role_id)
 
 

@@ -65,8 +65,8 @@ class Ledger:
 async def account(http: httpx2.AsyncClient, email: str) -> dict[str, str]:
     """Register and log in; the headers of that person's requests."""
     body = {"email": email, "name": "Ana", "password": PASSWORD}
-    made = await http.post(f"{API}/auth/register", json=body)
-    assert made.status_code == 201, made.text
+    response = await http.post(f"{API}/auth/register", json=body)
+    assert response.status_code == 201, response.text
     form = {"username": email, "password": PASSWORD}
     login = await http.post(f"{API}/auth/login", data=form)
     assert login.status_code == 200, login.text

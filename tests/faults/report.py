@@ -1,4 +1,4 @@
-"""What a fault test tells while it runs, and of what it found."""
+"""The progress that a fault test reports, and its results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Report:
 
     def __init__(self, item: pytest.Item) -> None:
         self._item = item
-        self._told = 0.0
+        self._reported_at = 0.0
 
     def progress(self, text: str) -> None:
         """Show how far it is: `kill 37/100, 4,211 writes acknowledged`. Call it often."""
@@ -48,8 +48,8 @@ class Report:
         with capture.global_and_fixture_disabled() if capture else nullcontext():
             if terminal.isatty:
                 terminal.rewrite(line[: terminal._tw.fullwidth - 1], erase=True)
-            elif time.monotonic() - self._told >= _LINE_SECONDS:
-                self._told = time.monotonic()
+            elif time.monotonic() - self._reported_at >= _LINE_SECONDS:
+                self._reported_at = time.monotonic()
                 terminal.write_line(line)
             terminal.flush()
 

@@ -13,7 +13,7 @@ from app.db.engine import Database
 from tests.faults.ledger import Ledger
 from tests.faults.report import Report
 from tests.faults.worlds import World
-from tests.faults.writers import Writer, writers
+from tests.faults.writers import WritingClient, writers
 from tests.support.client import Client
 
 pytestmark = pytest.mark.faults
@@ -28,7 +28,9 @@ def world(tmp_path: Path, database_url: str, database: Database) -> World:
     return World.on(database, database_url, tmp_path)
 
 
-async def live_and_die(world: World, people: list[Writer], seconds: float) -> tuple[int, float]:
+async def live_and_die(
+    world: World, people: list[WritingClient], seconds: float
+) -> tuple[int, float]:
     """Serve everybody for so long, then kill -9: how many requests it cut, and how long it took
     to be ready."""
     async with world.server() as (server, took):

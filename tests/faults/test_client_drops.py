@@ -54,7 +54,7 @@ def world(tmp_path: Path, database_url: str, database: Database) -> World:
 
 
 class Dropper:
-    """Somebody who begins a request and hangs up at some moment of it."""
+    """A client that begins a request and hangs up at some moment of it."""
 
     def __init__(self, server: Server, person: Person, post_id: int, random: Random) -> None:
         self._server, self._person, self._random = server, person, random
@@ -150,7 +150,7 @@ def _tcp(pid: int) -> list[str]:
 async def settled(count: Callable[[], Awaitable[int]]) -> int:
     """A number once it is 0, or has not been for long."""
     end = time.monotonic() + SETTLED_SECONDS
-    while (found := await count()) and time.monotonic() < end:  # noqa: ASYNC110 nothing tells
+    while (found := await count()) and time.monotonic() < end:  # noqa: ASYNC110 no event for it
         await asyncio.sleep(_LOOK_SECONDS)
     return found
 

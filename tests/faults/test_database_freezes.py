@@ -34,13 +34,13 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Answers:
-    """What callers were told: status, when they asked, how long it took."""
+    """The responses: status, when each was asked for, how long it took."""
 
     met: list[tuple[int, float, float]] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
     def since(self, start: float) -> list[tuple[int, float, float]]:
-        """Of the requests made from a moment on."""
+        """Return those of the requests sent from a moment on."""
         return [each for each in self.met if each[1] >= start]
 
 
@@ -104,7 +104,7 @@ async def _call(
 
 @asynccontextmanager
 async def probing(url: str, took: list[float]) -> AsyncIterator[None]:
-    """Somebody asks /health some 40 times a second inside the block."""
+    """Request /health some 40 times a second inside the block."""
     ended = asyncio.Event()
 
     async def probe() -> None:
@@ -133,7 +133,7 @@ def resident(api: Server) -> int:
 async def test_a_frozen_database_is_a_503_in_time(
     database_server: DatabaseServer, api: Server, whole: bool, report: Report, pooled: bool
 ) -> None:
-    """On connections of the pool, and on ones that are made to a server that says nothing."""
+    """On connections of the pool, and on ones that are opened to a server that says nothing."""
     if not whole and pooled != (database_server.kind == "postgresql"):
         pytest.skip("one of the two for each database; both with --whole")
     seconds = 30 if whole else 6

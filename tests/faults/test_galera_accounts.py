@@ -32,7 +32,7 @@ _numbers = itertools.count(1)
 
 
 def unused(who: Person, purpose: Purpose) -> Select[int]:
-    """The links of somebody that are good."""
+    """The links of a user that are good."""
     good = OneTimeToken.user_id == who.id, OneTimeToken.used_at.is_(None)
     count = select(func.count()).select_from(OneTimeToken)
     return count.where(*good, OneTimeToken.purpose == purpose)
@@ -45,12 +45,12 @@ def live_users(email: str) -> Select[int]:
 def usable_tokens(who: Person) -> Select[int]:
     """Refresh tokens of live sessions that were not used."""
     mine = LoginSession.user_id == who.id, LoginSession.ended_at.is_(None)
-    joined = (
+    with_session = (
         select(func.count())
         .select_from(RefreshToken)
         .join(LoginSession, LoginSession.id == RefreshToken.session_id)
     )
-    return joined.where(*mine, RefreshToken.used_at.is_(None))
+    return with_session.where(*mine, RefreshToken.used_at.is_(None))
 
 
 async def fresh(nodes: Nodes, who: Person) -> None:
@@ -71,7 +71,7 @@ def some_time() -> float:
 
 
 async def one_refresh_token_on_both_nodes(nodes: Nodes) -> Round:
-    """One successor, which both are told."""
+    """One successor, which both receive."""
     ana = await nodes.person("user")
 
     async def once() -> bool:
@@ -319,7 +319,7 @@ async def address_registered_while_another_changes_to_it(nodes: Nodes) -> Round:
 
 
 async def _undone(nodes: Nodes, *, method: str, path: str, body: object = None) -> Round:
-    """A holder of `users:write` who undoes what is done to them."""
+    """A user with `users:write` who undoes what is done to them."""
     _, name = await nodes.role(Permission.users_write, Permission.users_read)
     member, boss = await nodes.person(name), await nodes.person(ADMIN_ROLE)
 

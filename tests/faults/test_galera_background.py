@@ -46,7 +46,7 @@ class CountingMailer:
 async def test_a_mail_is_sent_by_one_of_two_processes(
     nodes: Nodes, whole: bool, report: Report, tmp_path: Path
 ) -> None:
-    """The API's own dispatchers are at it as well: nothing is sent twice, whoever sends it."""
+    """The API's own dispatchers are at it as well: nothing is sent twice, by any process."""
     rounds, before = 50 if whole else 10, nodes.cluster.conflicts()
     mailer = CountingMailer()
     deliveries = [
@@ -81,7 +81,7 @@ async def purged(database: Database, before: datetime, after: float) -> None:
 async def test_a_user_is_purged_or_restored(
     nodes: Nodes, whole: bool, seed: int, report: Report
 ) -> None:
-    """Whoever was told that they are back is back, with their post."""
+    """A user whose restore was acknowledged is back, with their post."""
     random = Random(seed)
     boss, rounds, lost, restored = await nodes.person(ADMIN_ROLE), 50 if whole else 3, 0, 0
     before = nodes.cluster.conflicts()

@@ -36,7 +36,7 @@ def rows(model: type[Post | Tag | IdempotencyKey], which: ColumnElement[bool]) -
 
 
 async def alive(nodes: Nodes, who: Person) -> None:
-    """Take somebody out of the trash, with the sessions they had."""
+    """Take a user out of the trash, with the sessions they had."""
     await nodes.change(
         update(User).where(User.id == who.id).values(deleted_at=None, is_active=True),
         update(LoginSession).where(LoginSession.user_id == who.id).values(ended_at=None),

@@ -12,7 +12,7 @@ from app.core.permissions import ADMIN_ROLE, Permission
 from tests.faults.nodes import Nodes
 from tests.faults.report import Report
 from tests.faults.worlds import READY_SECONDS
-from tests.support.galera import Cluster, joined
+from tests.support.galera import Cluster, wait_until_synced
 
 pytestmark = pytest.mark.faults
 
@@ -28,9 +28,9 @@ async def test_a_row_that_everybody_edits_is_no_defect(
     """Edited, or asked to come again: nothing but 200, 409, 412 and 503."""
     boss, ana = await nodes.person(ADMIN_ROLE, "user"), await nodes.person("user")
     role_id, _ = await nodes.role(Permission.posts_write)
-    made = await nodes.send(0, boss, "POST", "/posts", {"title": "One", "content": ""})
+    created = await nodes.send(0, boss, "POST", "/posts", {"title": "One", "content": ""})
     path, name = {
-        "post": (f"/posts/{made.json()['id']}", "title"),
+        "post": (f"/posts/{created.json()['id']}", "title"),
         "user": (f"/users/{ana.id}", "name"),
         "role": (f"/roles/{role_id}", "name"),
     }[row]
@@ -70,7 +70,7 @@ async def test_the_others_go_on_when_a_node_is_killed(
         slowest = max(slowest, time.monotonic() - sent)
         await asyncio.sleep(0.05)
     cluster.nodes[2].start()
-    await joined(cluster.nodes[2])
+    await wait_until_synced(cluster.nodes[2])
     report.row(
         test=f"third node killed: {dict(found)}",
         database="galera",
@@ -93,22 +93,22 @@ async def test_a_node_cut_off_from_the_others_refuses_and_comes_back(
     try:
         began = time.monotonic()
         while time.monotonic() < began + STANDSTILL_SECONDS:
-            made, read, health, other = await asyncio.gather(
+            write, read, health, other = await asyncio.gather(
                 nodes.send(0, author, "POST", "/posts", {"title": "One", "content": ""}),
                 nodes.send(0, author, "GET", "/users/me"),
                 nodes.clients[0].get("/health/ready"),
                 nodes.send(1, author, "POST", "/posts", {"title": "One", "content": ""}),
             )
-            found.update(each.status_code for each in (made, read, health))
+            found.update(each.status_code for each in (write, read, health))
             elsewhere.update([other.status_code])
             await asyncio.sleep(0.05)
     finally:
         cluster.nodes[0].isolate(False)
-    assert {made.status_code, read.status_code, health.status_code} == {503}
+    assert {write.status_code, read.status_code, health.status_code} == {503}
     assert other.status_code == 201
     assert set(found) <= {200, 201, 503}, found
     assert set(elsewhere) <= {201, 503}, elsewhere
-    await joined(cluster.nodes[0])
+    await wait_until_synced(cluster.nodes[0])
     async with asyncio.timeout(READY_SECONDS):
         while (await nodes.clients[0].get("/health/ready")).status_code != 200:  # noqa: ASYNC110
             await asyncio.sleep(0.1)

@@ -90,7 +90,7 @@ async def test_one_that_was_killed_is_followed_by_another(
 
 
 async def has_begun(cluster: Cluster, name: str) -> None:
-    """Return when a migration has made its first table."""
+    """Return when a migration has created its first table."""
     found = text("SELECT count(*) FROM information_schema.tables WHERE table_schema = :name")
     async with asyncio.timeout(30):
         with cluster.nodes[0].engine("mysql").connect() as connection:

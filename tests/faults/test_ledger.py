@@ -22,18 +22,18 @@ POST = ("A title", CONTENT, "published", (), 1, False)
 @pytest.fixture
 async def ledger(client: Client) -> Ledger:
     """Of one acknowledged post and one acknowledged registration."""
-    made = Ledger()
+    filled = Ledger()
     writer = await new_user(client)
-    made.facts[("user", writer.email)] = (writer.account["name"], ("user",), 0, 0)
+    filled.facts[("user", writer.email)] = (writer.account["name"], ("user",), 0, 0)
     for key, value in (
         (marked(CONTENT), POST),
         (("user", "new@example.com"), ("Ana", ("user",), 1, 1)),
     ):
-        made.ask(key, value)
-        made.acknowledge(key)
+        filled.ask(key, value)
+        filled.acknowledge(key)
     await writer.write(content=CONTENT)
     await client.register(email="new@example.com")
-    return made
+    return filled
 
 
 async def test_what_is_there_is_neither_lost_nor_doubled(

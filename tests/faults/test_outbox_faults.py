@@ -46,7 +46,7 @@ async def sink() -> AsyncIterator[Sink]:
 
 @dataclass
 class Registrations:
-    """Who asked for an account, and what each was told."""
+    """Who asked for an account, and the answer to each."""
 
     acknowledged: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)  # refused, or cut off without an answer
@@ -116,23 +116,27 @@ def with_sink(env: dict[str, str], sink: Sink) -> dict[str, str]:
     return env | environment(smtp_host="127.0.0.1", smtp_port=sink.port, smtp_tls="none")
 
 
-async def register_all(api: Restartable, made: Registrations, wanted: int) -> None:
+async def register_all(api: Restartable, registrations: Registrations, wanted: int) -> None:
     """Go on until so many registrations were acknowledged."""
-    while len(made.acknowledged) < wanted:
+    while len(registrations.acknowledged) < wanted:
         server = api.server
         if server is not None:
             async with httpx2.AsyncClient(base_url=server.url, timeout=30) as http:
-                await made.make(http)
+                await registrations.make(http)
         await asyncio.sleep(0.1 if server is None else 0)
 
 
 async def crash(
-    api: Restartable, database_server: DatabaseServer, made: Registrations, *, at: Iterable[int]
+    api: Restartable,
+    database_server: DatabaseServer,
+    registrations: Registrations,
+    *,
+    at: Iterable[int],
 ) -> None:
     """Kill the API and the database in turns, each at a moment soon after so many registrations."""
     moments = random.Random(time.time_ns())
     for turn, count in enumerate(at):
-        while len(made.acknowledged) < count:  # noqa: ASYNC110 nothing announces it
+        while len(registrations.acknowledged) < count:  # noqa: ASYNC110 nothing announces it
             await asyncio.sleep(0.005)
         await asyncio.sleep(moments.uniform(0, 0.1))
         if turn % 2:
@@ -153,12 +157,12 @@ async def test_each_registration_has_one_mail_whatever_crashes(
 ) -> None:
     """Delivered at least once, at most once more per crash; none for who does not exist."""
     wanted, crashes = (1_000, 20) if whole else (60, 4)
-    made, engine = Registrations(), database_server.engine(DATABASE)
+    registrations, engine = Registrations(), database_server.engine(DATABASE)
     moments = range(0, wanted, wanted // crashes)
     async with restartable(tmp_path, with_sink(api_env, sink)) as api:
-        registering = [register_all(api, made, wanted) for _ in range(CALLERS)]
-        crashing = crash(api, database_server, made, at=moments)
-        await progressing(report, made, wanted, asyncio.gather(crashing, *registering))
+        registering = [register_all(api, registrations, wanted) for _ in range(CALLERS)]
+        crashing = crash(api, database_server, registrations, at=moments)
+        await progressing(report, registrations, wanted, asyncio.gather(crashing, *registering))
         recovered = time.monotonic()
         if not whole:
             end_leases(engine)
@@ -169,20 +173,20 @@ async def test_each_registration_has_one_mail_whatever_crashes(
     report.row(
         database=database_server.kind,
         faults=crashes,
-        requests=len(made.acknowledged) + len(made.unknown),
-        acknowledged=len(made.acknowledged),
-        lost=len([email for email in made.acknowledged if not copies[email]]),
+        requests=len(registrations.acknowledged) + len(registrations.unknown),
+        acknowledged=len(registrations.acknowledged),
+        lost=len([email for email in registrations.acknowledged if not copies[email]]),
         doubled=sum(copies.values()) - len(copies),
         recovery=took,
     )
     assert (api.crashes, database_server.kills) == (crashes // 2, crashes // 2)
-    assert made.unknown, "the crashes were met"
-    assert made.violations == []
-    assert set(made.acknowledged) <= set(users)
-    assert set(users) <= {*made.acknowledged, *made.unknown}
+    assert registrations.unknown, "the crashes were met"
+    assert registrations.violations == []
+    assert set(registrations.acknowledged) <= set(users)
+    assert set(users) <= {*registrations.acknowledged, *registrations.unknown}
     assert max(users.values()) == 1
     assert mails == users, "exactly one welcome mail each, and none without its user"
-    assert set(copies) == set(users), "all were told, and nobody else"
+    assert set(copies) == set(users), "all got a mail, and nobody else"
     assert max(copies.values()) <= 1 + crashes
     assert len({each.message_id for each in sink.deliveries}) == len(users), "copies are alike"
 
@@ -196,11 +200,13 @@ def end_leases(engine: Engine) -> None:
 
 
 async def progressing(
-    report: Report, made: Registrations, wanted: int, work: Awaitable[object]
+    report: Report, registrations: Registrations, wanted: int, work: Awaitable[object]
 ) -> None:
     done = asyncio.ensure_future(work)
     while not done.done():
-        report.progress(f"{len(made.acknowledged):,}/{wanted:,} registrations acknowledged")
+        report.progress(
+            f"{len(registrations.acknowledged):,}/{wanted:,} registrations acknowledged"
+        )
         await asyncio.wait({done}, timeout=0.5)
     await done
 
@@ -256,7 +262,7 @@ async def test_registering_is_as_quick_whatever_the_mail_server_does(
     tmp_path: Path, sink: Sink, whole: bool, report: Report
 ) -> None:
     """It is down, slow, answers 4xx and 5xx; all but the poisoned mail arrive soon afterwards."""
-    each, made = (250 if whole else 16), Registrations()
+    each, registrations = (250 if whole else 16), Registrations()
     sink.answers[POISON] = "550 5.1.1 nobody here"
     env = environment(
         data_dir=tmp_path / "data",
@@ -271,7 +277,7 @@ async def test_registering_is_as_quick_whatever_the_mail_server_does(
     async with restartable(tmp_path, with_sink(env, sink)) as api:
         assert api.server is not None
         async with httpx2.AsyncClient(base_url=api.server.url, timeout=30) as http:
-            await made.make(http, POISON)
+            await registrations.make(http, POISON)
             for phase in ("healthy", "down", "slow", "4xx", "5xx"):
                 single = sink.answers
                 match phase:
@@ -285,7 +291,7 @@ async def test_registering_is_as_quick_whatever_the_mail_server_does(
                         sink.answers = _Everybody("451 4.3.0 try later", single)
                     case "5xx":
                         sink.answers = _Everybody("550 5.7.1 not today", single)
-                attempts, p99[phase] = len(sink.attempts), await pace_of(http, made, each)
+                attempts, p99[phase] = len(sink.attempts), await pace_of(http, registrations, each)
                 if phase in {"slow", "4xx", "5xx"}:
                     await sink.arrived(partial(has_grown, sink.attempts, attempts))
                 if phase == "down":
@@ -301,27 +307,27 @@ async def test_registering_is_as_quick_whatever_the_mail_server_does(
     report.row(
         database="sqlite",
         faults=len(p99) - 1,
-        requests=len(made.acknowledged),
-        acknowledged=len(made.acknowledged),
-        lost=len(made.acknowledged) - len(copies) - 1,
+        requests=len(registrations.acknowledged),
+        acknowledged=len(registrations.acknowledged),
+        lost=len(registrations.acknowledged) - len(copies) - 1,
         doubled=sum(copies.values()) - len(copies),
         recovery=took,
     )
     assert problems == []
-    assert made.violations == made.unknown == []
-    assert set(copies) == set(made.acknowledged) - {POISON}
+    assert registrations.violations == registrations.unknown == []
+    assert set(copies) == set(registrations.acknowledged) - {POISON}
     assert set(copies.values()) == {1}
     assert sink.attempts.count(POISON) > 1, "the poison was there all the time"
     slack = 3 * p99["healthy"] + 0.25
     assert {phase: seconds for phase, seconds in p99.items() if seconds > slack} == {}, p99
 
 
-async def pace_of(http: httpx2.AsyncClient, made: Registrations, count: int) -> float:
+async def pace_of(http: httpx2.AsyncClient, registrations: Registrations, count: int) -> float:
     """The 99th percentile of the time a registration takes, four at a time."""
-    before = len(made.seconds)
+    before = len(registrations.seconds)
     for _ in range(count // 4):
-        await asyncio.gather(*(made.make(http) for _ in range(4)))
-    return quantiles(made.seconds[before:], n=100)[-1]
+        await asyncio.gather(*(registrations.make(http) for _ in range(4)))
+    return quantiles(registrations.seconds[before:], n=100)[-1]
 
 
 def has_grown(attempts: list[str], before: int) -> bool:

@@ -15,7 +15,7 @@ from app.db.engine import Database
 from tests.faults.ledger import Ledger
 from tests.faults.report import Report
 from tests.faults.worlds import World
-from tests.faults.writers import Writer, writers
+from tests.faults.writers import WritingClient, writers
 from tests.support.client import Client
 from tests.support.smtp import Sink
 
@@ -41,7 +41,7 @@ def world(tmp_path: Path, database_url: str, database: Database, sink: Sink) -> 
     )
 
 
-async def live_and_end(world: World, people: list[Writer], random: Random) -> float:
+async def live_and_end(world: World, people: list[WritingClient], random: Random) -> float:
     """Serve everybody for a while, then SIGTERM at a moment when a request is under way: how long
     it took to exit."""
     async with world.server() as (server, _):
@@ -57,7 +57,7 @@ async def live_and_end(world: World, people: list[Writer], random: Random) -> fl
         await asyncio.sleep(random.uniform(0.5, 1.5))
         # A server that is idle half of the time would often be met idle.
         async with asyncio.timeout(2 * EXIT_SECONDS):
-            while not any(each.in_flight for each in people):  # noqa: ASYNC110 nobody tells
+            while not any(each.in_flight for each in people):  # noqa: ASYNC110 no event for it
                 await asyncio.sleep(random.uniform(0, 2 * PAUSE_SECONDS / WRITERS))
         started = time.monotonic()
         server.process.send_signal(signal.SIGTERM)

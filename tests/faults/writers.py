@@ -1,4 +1,4 @@
-"""Writers that know what they were told: each keeps its requests apart from the others'."""
+"""Clients that record the answers to their writes, each apart from the others'."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Request:
 
 
 @dataclass
-class Writer:
-    """One person's requests, one after the other, until somebody pulls the plug.
+class WritingClient:
+    """One person's requests, one after the other, until the server ends.
 
     `cut` counts the requests that were sent and got no answer, by what happened instead;
     `strange` holds answers that are neither success nor 503.
@@ -58,7 +58,7 @@ class Writer:
     cut: Counter[str] = field(default_factory=Counter)
     strange: list[str] = field(default_factory=list)
     in_flight: bool = False
-    _made: int = 0
+    _created: int = 0
 
     def __post_init__(self) -> None:
         account = self.person.account
@@ -125,8 +125,8 @@ class Writer:
         return "".join(self.random.choices(_LETTERS, k=self.random.randint(0, most)))
 
     def _registration(self) -> Request:
-        self._made += 1
-        email, name = f"writer{self.number}.{self._made}@example.com", f"Ana {self._made}"
+        self._created += 1
+        email, name = f"writer{self.number}.{self._created}@example.com", f"Ana {self._created}"
         body = {"email": email, "name": name, "password": PASSWORD}
         state = (name, (USER_ROLE,), 1, 1)
         return Request("POST", "/auth/register", body, ("user", email), state, None)
@@ -144,8 +144,8 @@ class Writer:
         return Request(method, path, None, self._me, (name, held, *mails), self.admin)
 
     def _new_post(self) -> Request:
-        self._made += 1
-        mark = f"{self.number}-{self._made}"
+        self._created += 1
+        mark = f"{self.number}-{self._created}"
         tags = self.random.sample(_TAGS, k=self.random.randint(0, 3))
         content = f"{mark}\n{self._text(self.random.choice([10, 3_000]))}"
         body = {"title": f"Título {mark}", "content": content, "status": "draft", "tags": tags}
@@ -176,7 +176,9 @@ class Writer:
                 return request("DELETE", "", None, title, content, status, tags, version + 1, True)
 
 
-async def writers(client: Client, ledger: Ledger, *, seed: int, count: int = 8) -> list[Writer]:
+async def writers(
+    client: Client, ledger: Ledger, *, seed: int, count: int = 8
+) -> list[WritingClient]:
     """So many writers on an empty database, with a role that their admin gives and takes."""
     extra = Role(name=EXTRA_ROLE, granted=[])
     everybody: list[list[str | Role]] = [["user"] for _ in range(count)]
@@ -185,6 +187,6 @@ async def writers(client: Client, ledger: Ledger, *, seed: int, count: int = 8) 
         session.add(extra)
     ledger.facts[("user", admin.email)] = (admin.account["name"], ("admin", "user"), 0, 0)
     return [
-        Writer(number, person, admin, Random(f"{seed} {number}"), ledger, extra.id)
+        WritingClient(number, person, admin, Random(f"{seed} {number}"), ledger, extra.id)
         for number, person in enumerate(people)
     ]

@@ -296,7 +296,7 @@ async def test_a_slow_conversation_ends_before_the_claim_does(
 async def test_a_login_the_server_refuses_is_no_fault_of_the_mail(
     database: Database, sink: Sink, smtp: Settings
 ) -> None:
-    """With a wrong SMTP_PASSWORD nothing can be sent at all, until somebody sets it right."""
+    """With a wrong SMTP_PASSWORD nothing can be sent at all, until an operator sets it right."""
     wrong = smtp.model_copy(
         update={"smtp_username": "user", "smtp_password": SecretStr("wrong-canary")}
     )

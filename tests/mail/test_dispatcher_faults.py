@@ -100,7 +100,7 @@ async def test_stopping_waits_for_the_mail_in_the_making(
 
 
 class WatchedEvent(asyncio.Event):
-    """An event that tells when somebody begins to wait for it."""
+    """An event that shows when a task begins to wait for it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ from tests.support.client import PASSWORD, Client, Person
 from tests.support.mails import count, mail_to, make_due, queue, stored
 
 
-async def listed(admin: Person, **query: Any) -> list[dict[str, Any]]:
+async def list_mails(admin: Person, **query: Any) -> list[dict[str, Any]]:
     response = await admin.get("/outbox", params=query)
     assert response.status_code == 200, response.text
     found: list[dict[str, Any]] = response.json()["items"]
@@ -89,9 +89,9 @@ async def test_the_mail_is_in_the_language_of_the_registration(
     admin = await client.admin()
     account = await client.register("Ana")
     body = {"email": "reader@example.com", "name": "Ana", "password": PASSWORD}
-    made = await client.post("/auth/register", body, headers={"Accept-Language": accepted})
-    assert made.json()["locale"] == locale
-    mail = next(m for m in await listed(admin) if m["recipient"] == "reader@example.com")
+    response = await client.post("/auth/register", body, headers={"Accept-Language": accepted})
+    assert response.json()["locale"] == locale
+    mail = next(m for m in await list_mails(admin) if m["recipient"] == "reader@example.com")
     assert (mail["locale"], mail["subject"]) == (locale, subject)
     assert f'lang="{locale}"' in mail["html"]
     assert account["locale"] == "en"
@@ -99,7 +99,7 @@ async def test_the_mail_is_in_the_language_of_the_registration(
 
 async def test_without_a_mail_server_the_outbox_shows_the_mails_texts(client: Client) -> None:
     admin = await client.admin("Root")
-    [mail] = await listed(admin)
+    [mail] = await list_mails(admin)
     assert mail["recipient"] == admin.email
     assert "Hello Root," in mail["text"]
     assert "Hello Root," in mail["html"]
@@ -113,7 +113,7 @@ async def test_with_a_mail_server_the_outbox_keeps_the_mails_texts_to_itself(
 ) -> None:
     admin = await client.admin()
     async with client_of(client, tmp_path, smtp_host="mail.example.com") as other:
-        [mail] = await listed(Person(other.http, other.app, client.contract, admin.headers))
+        [mail] = await list_mails(Person(other.http, other.app, client.contract, admin.headers))
     assert (mail["text"], mail["html"]) == (None, None)
     assert mail["subject"] == "Welcome, Root"
 
@@ -131,7 +131,7 @@ async def test_mails_are_filtered_by_state_and_kind(client: Client, database: Da
     everybody = {admin.email, "waiting@example.com", "sent@example.com", "dead@example.com"}
 
     async def recipients(**query: str) -> set[str]:
-        return {mail["recipient"] for mail in await listed(admin, **query)}
+        return {mail["recipient"] for mail in await list_mails(admin, **query)}
 
     assert await recipients() == everybody
     assert await recipients(state="pending") == {admin.email, "waiting@example.com"}
@@ -139,7 +139,7 @@ async def test_mails_are_filtered_by_state_and_kind(client: Client, database: Da
     assert await recipients(state="dead", kind="welcome") == {"dead@example.com"}
     assert await recipients(kind="welcome") == everybody
     assert (await admin.get("/outbox", params={"state": "lost"})).status_code == 422
-    [dead] = await listed(admin, state="dead")
+    [dead] = await list_mails(admin, state="dead")
     assert (dead["next_attempt_at"], dead["last_error"]) == (None, "550 nobody here")
 
 
@@ -152,10 +152,10 @@ async def test_the_outbox_is_walked_newest_first_by_page_and_by_cursor(
         await queue(database, person)
     expected = [*reversed(people), reader.email]
     first = (await reader.get("/outbox", params={"page_size": 3})).json()
-    rest = await listed(reader, page_size=3, cursor=first["next_cursor"])
+    rest = await list_mails(reader, page_size=3, cursor=first["next_cursor"])
     assert [mail["recipient"] for mail in [*first["items"], *rest]] == expected
     assert first["total"] == 5
-    oldest = await listed(reader, sort="created_at")
+    oldest = await list_mails(reader, sort="created_at")
     assert [mail["recipient"] for mail in oldest] == expected[::-1]
 
 
@@ -292,5 +292,5 @@ async def test_a_deleted_users_mail_stays_listed(client: Client, database: Datab
     admin = await client.admin()
     account = await client.register()
     assert (await admin.delete(f"/users/{account['id']}")).status_code == 204
-    assert account["email"] in {mail["recipient"] for mail in await listed(admin)}
+    assert account["email"] in {mail["recipient"] for mail in await list_mails(admin)}
     assert await count(database) == 2

@@ -78,7 +78,7 @@ async def recipients(client: Client) -> dict[str, Recipient]:
 
 
 async def mailed(client: Client, person: Person) -> set[str]:
-    """Queue a mail of every kind to somebody; the tokens of their links."""
+    """Queue a mail of every kind to the person; return the tokens of their links."""
     keys, tokens = client.app.state.settings.keys, set()
     async with client.database.begin() as session:
         user = await session.get_one(User, person.id)
@@ -97,7 +97,7 @@ async def mailed(client: Client, person: Person) -> set[str]:
 
 
 async def everything(reader: Person) -> list[httpx2.Response]:
-    """Every answer about mails that somebody can get, granted or refused."""
+    """Return every answer about mails that the reader can get, granted or refused."""
     answers = [await reader.get("/outbox", params={"page_size": 30})]
     tag = answers[0].headers.get("etag", "*")
     if answers[0].status_code == 200:
@@ -132,7 +132,7 @@ def shown_tokens(answers: list[httpx2.Response], recipients: dict[str, Recipient
 
 
 async def mails_of(reader: Person, person: Person) -> list[dict[str, Any]]:
-    """The mails to somebody, as a reader sees them."""
+    """Return the mails to the person, as the reader sees them."""
     return of_person([page async for page in walk(reader, "/outbox", page_size=30)], person)
 
 
@@ -160,7 +160,7 @@ READERS: dict[str, tuple[set[Permission], set[str]]] = {
 async def test_links_are_seen_by_those_who_may_manage_the_recipient_alone(
     client: Client, recipients: dict[str, Recipient], tmp_path: Path, site: str
 ) -> None:
-    """Whoever reads an administrator's link becomes administrator."""
+    """A user who reads an administrator's link can become administrator."""
     has_server, is_production = "SMTP" in site, site.startswith("production")
     async with client_of(client, tmp_path, **SITES[site]) as elsewhere:
         for name, (permissions, managed) in READERS.items():
@@ -207,7 +207,7 @@ async def test_nobody_reads_their_own_links_by_reading_the_outbox_alone(client: 
 
 
 async def test_a_retry_shows_no_text_to_anybody(client: Client) -> None:
-    """`outbox:write` alone, and the administrator: the answer tells how the delivery stands."""
+    """`outbox:write` alone, and the administrator: the answer has the state of the delivery."""
     admin = await client.admin()
     writer = await user_with(client, WRITE)
     mail = await mail_to(client.database, admin.email)

@@ -66,7 +66,7 @@ async def test_the_options_of_the_queue_are_known_to_the_library(redis: RedisSer
     """A misspelt one would be ignored, and its default is an hour in which nothing happens."""
     celery = celery_at(redis.url)
     options = celery.conf.broker_transport_options
-    # These are read where the connection is made.
+    # These are read where the connection is opened.
     of_channel = set(options) - {"unacked_restore_interval", "max_retries"}
     assert of_channel <= set(Channel.from_transport_options)
 
@@ -140,7 +140,7 @@ def test_an_outage_is_told_once_and_so_is_its_end(
     assert not any(publisher.publish(SWEEP) for _ in range(3))
     publisher._celery = in_memory(celery_at("redis://nowhere"))
     assert all(publisher.publish(SWEEP) for _ in range(3))
-    # Not what a thread tells that a frozen Redis still holds up from before.
+    # Not what a thread logs that a frozen Redis still holds up from before.
     own = [each for each in caplog.records if each.thread == threading.get_ident()]
     messages = [each.getMessage() for each in own if each.name == "app.queue"]
     assert messages == ["redis takes no tasks", "redis takes tasks again"]

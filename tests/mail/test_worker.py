@@ -192,16 +192,16 @@ async def test_what_could_not_be_purged_is_told(
 async def test_tasks_that_are_first_at_once_share_one_event_loop(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[object] = []
+    started: list[object] = []
 
     def slowly() -> Any:
-        made.append(None)
+        started.append(None)
         threading.Event().wait(0.05)
         return start_blocking_portal()
 
     monkeypatch.setattr(working, "start_blocking_portal", slowly)
     await asyncio.gather(*(worker.run(SWEEP) for _ in range(5)))
-    assert len(made) == 1
+    assert len(started) == 1
 
 
 async def test_after_the_end_of_its_event_loop_a_process_can_make_another(
@@ -249,20 +249,20 @@ async def test_a_worker_takes_the_options_of_celery(
 async def test_beat_asks_for_sweeps_and_adds_nothing_to_a_full_queue(
     set_env: SetEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: dict[str, Any] = {}
+    recorded: dict[str, Any] = {}
 
     class Beat:
         def __init__(self, **options: Any) -> None:
-            made.update(options)
+            recorded.update(options)
 
         def run(self) -> None:
-            made["ran"] = True
+            recorded["ran"] = True
 
     monkeypatch.setattr("celery.Celery.Beat", Beat)
     set_env(redis_url="redis://nowhere")
     done = await invoke("beat")
     assert done.exit_code == 0, done.output
-    assert made["ran"]
+    assert recorded["ran"]
 
 
 def test_the_ticks_of_beat_become_sweeps(tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ async def something(admin: Person, resource: str) -> str:
         "roles": {"name": "edited"},
         "posts": {"title": "Start", "content": ""},
     }
-    made = await admin.post(f"/{resource}", bodies[resource])
-    location: str = made.headers["location"]
+    created = await admin.post(f"/{resource}", bodies[resource])
+    location: str = created.headers["location"]
     return location
 
 
@@ -54,7 +54,7 @@ async def test_no_edit_with_an_etag_is_lost(client: Client, resource: str) -> No
     async def edit_again_and_again(writer: int) -> None:
         tag = start
         for number in range(EDITS):
-            text = f"Writer {writer} edit {number}"
+            text = f"Client {writer} edit {number}"
             response = await admin.patch(path, {field: text}, headers={"If-Match": tag})
             answered.append(response)
             if response.is_success:

@@ -15,11 +15,13 @@ async def test_a_post_is_kept_as_it_was_written(client: Client) -> None:
     ana = await client.user()
     family = "👩\N{ZERO WIDTH JOINER}👧"
     content = f"  Líneas\n\ny {family} \N{RIGHT-TO-LEFT MARK}שלום e\N{COMBINING ACUTE ACCENT}  "
-    made = await ana.post("/posts", {"title": "  Hola  ", "content": content, "tags": ["b", "a"]})
-    assert made.status_code == 201
-    post = made.json()
-    assert made.headers["location"] == f"/api/v1/posts/{post['id']}"
-    assert made.headers["etag"] == tag_shown(made, 1)
+    created = await ana.post(
+        "/posts", {"title": "  Hola  ", "content": content, "tags": ["b", "a"]}
+    )
+    assert created.status_code == 201
+    post = created.json()
+    assert created.headers["location"] == f"/api/v1/posts/{post['id']}"
+    assert created.headers["etag"] == tag_shown(created, 1)
     kept = {name: value for name, value in post.items() if name not in {"id", "created_at"}}
     assert kept == {
         "title": "Hola",
@@ -34,7 +36,7 @@ async def test_a_post_is_kept_as_it_was_written(client: Client) -> None:
     }
     read = await ana.get(f"/posts/{post['id']}")
     assert read.json() == post
-    assert read.headers["etag"] == made.headers["etag"] == tag_shown(read, 1)
+    assert read.headers["etag"] == created.headers["etag"] == tag_shown(read, 1)
 
 
 async def test_a_post_is_held_to_its_rules(client: Client) -> None:
@@ -115,7 +117,7 @@ async def every_change(person: Client, post_id: int) -> dict[str, int]:
 
 
 async def test_ownership_comes_from_the_row(client: Client) -> None:
-    """A19: a published post of somebody else's may be read and nothing more."""
+    """A19: another user's published post may be read and nothing more."""
     ana, luis, mod = await client.user(), await client.user("Luis"), await client.moderator()
     reader = await client.user_with(Permission.users_read)
     plain = await client.user_with(Permission.posts_moderate)

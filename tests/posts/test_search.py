@@ -132,7 +132,7 @@ async def test_a_text_of_very_many_words_is_indexed_as_far_as_there_is_room(clie
     assert await titles(client, "/posts", "title", q=words[0]) == ["Long"]
     assert await titles(client, "/posts", "title", q=words[-1]) == []
     assert index_words(post["title"], post["content"]).count(" ") + 1 == MAX_WORDS
-    # Whoever writes in all scripts there are fills no memory.
+    # A text in all scripts there are fills no memory.
     assert index_words("".join(map(chr, range(0x10000, 0x20000))))
     assert len(_LETTERS) <= _MAX_REMEMBERED
 
@@ -275,8 +275,10 @@ def test_the_index_of_sqlite_is_made_by_a_restore_as_by_the_migrations(
     url = f"sqlite+aiosqlite:///{tmp_path}/migrated.db"
     alembic(url, "upgrade", "head")
     with connected(url) as connection:
-        made = connection.scalars(text("SELECT sql FROM sqlite_master WHERE name LIKE 'fts_%'"))
-        found = {sql.replace("IF NOT EXISTS ", "") for sql in made if sql and "fts_" in sql}
+        statements = connection.scalars(
+            text("SELECT sql FROM sqlite_master WHERE name LIKE 'fts_%'")
+        )
+        found = {sql.replace("IF NOT EXISTS ", "") for sql in statements if sql and "fts_" in sql}
     tables = [model.__tablename__ for model in SEARCHED]
     wanted = {each for each in fts_statements(tables) if each.startswith("CREATE")}
     assert wanted <= found

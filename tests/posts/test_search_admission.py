@@ -155,7 +155,7 @@ async def test_a_count_that_takes_long_is_made_anew_behind_the_answer(
     assert await total() == 3
     await memory.close()
     assert not memory._counting
-    # One that fails is nobody's error: what is known is told.
+    # A count that fails is not an error: the known total is returned.
     monkeypatch.setattr(memory._reader, "rows", None)
     name, known = next(iter(memory._known.items()))
     assert await memory.counted(name[0], {}) == known.found

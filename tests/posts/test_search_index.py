@@ -23,12 +23,12 @@ async def forget_words(database: Database, model: type[SearchRow] = PostSearch) 
 
 async def test_words_that_are_missing_are_written(client: Client) -> None:
     ana = await client.user()
-    made = [await ana.write(f"Bread {number}", content="-") for number in range(3)]
-    await ana.delete(f"/posts/{made[0]['id']}")
+    created = [await ana.write(f"Bread {number}", content="-") for number in range(3)]
+    await ana.delete(f"/posts/{created[0]['id']}")
     await forget_words(client.database)
     assert await titles(ana, "/posts", "title", q="bread") == []
     # One that is changed meanwhile has words again.
-    await ana.patch(f"/posts/{made[1]['id']}", {"title": "Bread and wine"})
+    await ana.patch(f"/posts/{created[1]['id']}", {"title": "Bread and wine"})
     assert await search_index.fill(client.database) >= 2
     assert await search_index.fill(client.database) == 0
     assert len(await titles(ana, "/posts", "title", q="bread")) == 2
@@ -64,7 +64,7 @@ async def test_words_of_rows_that_go_meanwhile_are_let_go(
     write = search_index._write
 
     async def late(session: AsyncSession, **given: Any) -> None:
-        # As if by somebody else: the insert finds no post.
+        # As if by another process: the insert finds no post.
         await session.execute(delete(Post))
         await write(session, **given)
 

@@ -41,7 +41,7 @@ async def set_counts(database: Database, **counts: int) -> None:
 
 
 class Life:
-    """Somebody who does anything that can be done to posts, and is deleted and restored."""
+    """An author who does anything that can be done to posts, and is deleted and restored."""
 
     def __init__(self, admin: Person, author: Person, chance: random.Random) -> None:
         self.admin = admin
@@ -179,8 +179,8 @@ async def test_a_listing_is_read_from_an_index(client: Client) -> None:
         ("-post_count", "ix_tags_post_count_id"),
     ):
         with sql.watched(client.database) as sent:
-            listed = await client.get("/tags", params={"sort": sort, "page_size": 10})
-        assert listed.json()["total"] == 2_000 - 286
+            response = await client.get("/tags", params={"sort": sort, "page_size": 10})
+        assert response.json()["total"] == 2_000 - 286
         (rows_of,) = [each for each in sent if "AS page" in each.text and "LIMIT" in each.text]
         assert "post" not in rows_of.text.replace("post_count", "")
         steps = await sql.plan(client.database, rows_of)

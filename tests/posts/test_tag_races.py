@@ -54,7 +54,7 @@ def retries(caplog: pytest.LogCaptureFixture) -> int:
 async def test_many_posts_at_once_with_the_same_tags_all_count(
     client: Client, are_known: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Sixteen posts whose tags overlap: all made, all counted, and no storm of deadlocks."""
+    """Sixteen posts whose tags overlap: all created, all counted, and no storm of deadlocks."""
     caplog.set_level(logging.INFO, "app.request")
     people = [await client.user() for _ in range(4)]
     # Of this test alone: where a name was deleted just before, MariaDB locks what is left of it,
@@ -74,8 +74,8 @@ async def test_many_posts_at_once_with_the_same_tags_all_count(
 
 
 async def test_everything_at_once_loses_no_count(client: Client) -> None:
-    """Posts made, drafted, edited, published, deleted and restored, while authors leave and
-    return, and what is wrong is mended, which nothing is."""
+    """Posts are created, edited, published, unpublished, deleted and restored, while authors leave
+    and return, and a repair of the counts finds nothing wrong."""
     admin, moderator = await client.admin(), await client.moderator()
     people = [await client.user() for _ in range(3)]
     posts = [await person.write(tags=NAMES[:3]) for person in people for _ in range(2)]

@@ -8,7 +8,7 @@ from tests.support.client import Client
 
 
 async def counts(client: Client, **params: Any) -> dict[str, int]:
-    """The listed tags and their counts, in order."""
+    """Return the tags of the listing and their counts, in order."""
     response = await client.get("/tags", params=params)
     assert response.status_code == 200, response.text
     body = response.json()
@@ -23,8 +23,8 @@ async def test_one_tag_written_in_many_ways_is_one_tag(client: Client) -> None:
     assert (await ana.write(tags=["CIENCIA ficción"]))["tags"] == ["ciencia ficción"]
     assert await counts(client) == {"ciencia ficción": 2}
     for tag in written:
-        listed = (await client.get("/posts", params={"tag": tag})).json()
-        assert listed["total"] == 2, tag
+        posts = (await client.get("/posts", params={"tag": tag})).json()
+        assert posts["total"] == 2, tag
 
 
 async def test_accents_and_signs_tell_tags_apart(client: Client) -> None:
@@ -37,7 +37,7 @@ async def test_accents_and_signs_tell_tags_apart(client: Client) -> None:
 
 
 async def test_only_published_live_posts_count(client: Client) -> None:
-    """A22: drafts and the trash cannot be told from the counts, not by their authors either."""
+    """A22: the counts do not reveal drafts and the trash, not to their authors either."""
     admin, ana = await client.admin(), await client.user()
     first = await ana.write(tags=["a", "b"])
     second = await ana.write(tags=["a"])

@@ -45,7 +45,7 @@ async def test_users_write_is_no_way_to_an_administrators_account(client: Client
 
 
 async def test_an_admin_who_cannot_log_in_does_not_count_as_one(client: Client) -> None:
-    """A23: somebody who was never given a password saves nobody."""
+    """A23: a user without a password does not count as the remaining admin."""
     admin = await client.admin()
     invited = await admin.post("/users", {"email": "invited@example.com", "name": "Invited"})
     roles = (await admin.get("/roles")).json()["items"]
@@ -63,10 +63,10 @@ async def test_members_cannot_be_read_in_the_order_of_what_is_hidden(client: Cli
     """A22: a cursor of the users' listing, sorted by e-mail, is refused there."""
     admin, member = await client.admin(), await client.user_with(Permission.roles_read)
     await client.register()
-    listed = await admin.get("/users", params={"sort": "email", "page_size": 1})
+    listing = await admin.get("/users", params={"sort": "email", "page_size": 1})
     roles = (await admin.get("/roles")).json()["items"]
     role_id = next(role["id"] for role in roles if role["name"] == "user")
-    cursor = {"cursor": listed.json()["next_cursor"]}
+    cursor = {"cursor": listing.json()["next_cursor"]}
     refused = await member.get(f"/roles/{role_id}/users", params=cursor)
     assert (refused.status_code, refused.json()["code"]) == (400, "invalid_cursor")
 

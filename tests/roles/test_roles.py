@@ -13,20 +13,20 @@ from tests.support.client import PASSWORD, Client, Person
 
 
 async def role_named(person: Person, name: str) -> dict[str, Any]:
-    """A role as it is listed."""
-    listed = (await person.get("/roles", params={"page_size": 100})).json()["items"]
-    found: dict[str, Any] = next(role for role in listed if role["name"] == name)
+    """Return a role as the listing shows it."""
+    roles = (await person.get("/roles", params={"page_size": 100})).json()["items"]
+    found: dict[str, Any] = next(role for role in roles if role["name"] == name)
     return found
 
 
 async def test_a_role_is_made_read_changed_and_deleted(client: Client) -> None:
     admin = await client.admin()
     body = {"name": " Night Editor ", "description": " Nights. ", "permissions": ["posts:moderate"]}
-    made = await admin.post("/roles", body)
-    assert made.status_code == 201
-    role = made.json()
+    created = await admin.post("/roles", body)
+    assert created.status_code == 201
+    role = created.json()
     path = f"/roles/{role['id']}"
-    assert made.headers["location"] == f"/api/v1{path}"
+    assert created.headers["location"] == f"/api/v1{path}"
     kept = {name: value for name, value in role.items() if not name.endswith(("id", "_at"))}
     assert kept == {
         "name": "night editor",
@@ -198,8 +198,8 @@ async def test_members_are_counted_and_listed_while_they_live(client: Client) ->
         await admin.put(f"/users/{person.id}{path}")
 
     async def members() -> tuple[int, list[str]]:
-        listed = (await admin.get(f"{path}/users", params={"sort": "name"})).json()["items"]
-        return (await admin.get(path)).json()["user_count"], [user["name"] for user in listed]
+        items = (await admin.get(f"{path}/users", params={"sort": "name"})).json()["items"]
+        return (await admin.get(path)).json()["user_count"], [user["name"] for user in items]
 
     assert await members() == (2, ["Ana", "Luis"])
     await admin.delete(f"/users/{luis.id}")

@@ -28,8 +28,8 @@ TAGS = ["one", "two", "three"]
 
 
 @dataclass
-class Writer:
-    """Somebody who writes without a pause, and remembers what was acknowledged.
+class BackgroundWriter:
+    """Writes without a pause, and remembers what was acknowledged.
 
     `accounts` and `posts` (title to content) hold nothing that was not answered by 201.
     """
@@ -44,17 +44,17 @@ class Writer:
         while True:
             email = f"{self.name}{len(self.accounts)}@example.com"
             account = {"email": email, "name": "Ñandú 😀", "password": PASSWORD}
-            await self._made("/auth/register", account)
+            await self._create("/auth/register", account)
             self.accounts.append(email)
             headers = {"Authorization": f"Bearer {await log_in(self.http, email)}"}
             for number in range(10):
                 title = f"{email} {number}"
                 content = f"{title} ñ 😀 ' \" \\ \r\n \t % ;" * 20
                 post = {"title": title, "content": content, "tags": TAGS, "status": "published"}
-                await self._made("/posts", post, headers)
+                await self._create("/posts", post, headers)
                 self.posts[title] = content
 
-    async def _made(self, path: str, body: Any, headers: dict[str, str] | None = None) -> None:
+    async def _create(self, path: str, body: Any, headers: dict[str, str] | None = None) -> None:
         response = await self.http.post(API + path, json=body, headers=headers)
         assert response.status_code == 201, response.text
 
@@ -69,9 +69,9 @@ async def log_in(http: httpx2.AsyncClient, email: str) -> str:
 
 
 @asynccontextmanager
-async def writing(http: httpx2.AsyncClient, count: int) -> AsyncIterator[list[Writer]]:
+async def writing(http: httpx2.AsyncClient, count: int) -> AsyncIterator[list[BackgroundWriter]]:
     """So many writers at work; whatever failed them fails the test."""
-    writers = [Writer(f"w{number}x", http) for number in range(count)]
+    writers = [BackgroundWriter(f"w{number}x", http) for number in range(count)]
     tasks = [asyncio.create_task(writer.run()) for writer in writers]
     try:
         yield writers
@@ -83,7 +83,7 @@ async def writing(http: httpx2.AsyncClient, count: int) -> AsyncIterator[list[Wr
         assert isinstance(end, asyncio.CancelledError), repr(end)
 
 
-def acknowledged(writers: list[Writer]) -> tuple[set[str], dict[str, str]]:
+def acknowledged(writers: list[BackgroundWriter]) -> tuple[set[str], dict[str, str]]:
     """The accounts and posts up to now, of all together."""
     accounts = {email for writer in writers for email in writer.accounts}
     return accounts, {title: text for writer in writers for title, text in writer.posts.items()}
@@ -143,7 +143,7 @@ async def command(*arguments: str, url: str, folder: Path) -> str:
     return out
 
 
-async def all_have_made(writers: list[Writer], posts: int) -> None:
+async def all_have_written(writers: list[BackgroundWriter], posts: int) -> None:
     """Every writer has had so many more posts acknowledged."""
     goals = [len(writer.posts) + posts for writer in writers]
     async with asyncio.timeout(60):
@@ -166,7 +166,7 @@ async def backed_up_under_load(beside: str, folder: Path, *, rounds: int) -> int
             writing(http, WRITERS) as writers,
         ):
             for number in range(rounds):
-                await all_have_made(writers, 2)
+                await all_have_written(writers, 2)
                 before, file = acknowledged(writers), folder / f"{number}.backup"
                 await command("backup", str(file), url=source, folder=folder)
                 meanwhile += len(acknowledged(writers)[1]) - len(before[1])
@@ -199,5 +199,5 @@ async def restored(
             for email in sorted(accounts)[:WRITERS]:
                 headers = {"Authorization": f"Bearer {await log_in(http, email)}"}
                 new = {"title": f"{email} again", "content": "", "tags": ["four"]}
-                made = await http.post(f"{API}/posts", json=new, headers=headers)
-                assert made.status_code == 201, "new ids are free"
+                response = await http.post(f"{API}/posts", json=new, headers=headers)
+                assert response.status_code == 201, "new ids are free"

@@ -1,4 +1,4 @@
-"""Certificates of an authority that is made for a test, as PEM files in a folder."""
+"""Certificates of an authority that is generated for a test, as PEM files in a folder."""
 
 from __future__ import annotations
 

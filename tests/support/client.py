@@ -85,7 +85,7 @@ class Client:
         return found
 
     async def user(self, name: str = "Ana", **fields: Any) -> Person:
-        """Somebody registered and logged in, with the role `user`."""
+        """Register and log in a user with the role `user`."""
         return await self.person(await self.register(name, **fields))
 
     async def person(self, account: dict[str, Any], password: str = PASSWORD) -> Person:
@@ -95,7 +95,7 @@ class Client:
         return Person(self.http, self.app, self.contract, headers, account, token)
 
     async def admin(self, name: str = "Root") -> Person:
-        """Somebody with the role `admin`."""
+        """Register and log in a user with the role `admin`."""
         account = await self.register(name)
         await self._give(account["id"], ADMIN_ROLE)
         return await self.person(account)
@@ -115,7 +115,7 @@ class Client:
         return await self.person(account)
 
     async def moderator(self, name: str = "Mod") -> Person:
-        """Somebody who may write posts and moderate everybody's."""
+        """Register and log in a user who may write posts and moderate everybody's."""
         return await self.user_with(Permission.posts_write, Permission.posts_moderate, name=name)
 
     async def _give(self, user_id: int, role_name: str) -> None:
@@ -126,7 +126,7 @@ class Client:
 
 @dataclass
 class Person(Client):
-    """A client with somebody's token."""
+    """A client with a user's token."""
 
     account: dict[str, Any] = field(default_factory=dict)
     token: str = ""

@@ -45,7 +45,7 @@ async def invoke(*arguments: str, typed: str | None = None) -> Result:
 
 
 async def admin_of(client: Client, email: str, password: str) -> Person:
-    """Somebody who can log in, and is an admin."""
+    """Log in a user who has to be an admin."""
     person = await client.person({"email": email}, password)
     me = (await person.get("/users/me")).json()
     assert "admin" in {role["name"] for role in me["roles"]}

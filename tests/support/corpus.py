@@ -177,9 +177,9 @@ def in_query(target: Target, what: str, names: Iterable[str]) -> Attempt:
     return Attempt(f"{what} as {query[:40]}", target.method, f"{target.url()}?{query}")
 
 
-def in_json(body: Body, what: str, names: Iterable[str], *, listed: bool = False) -> Attempt:
-    """A value in these fields, the rest being valid; `listed` puts it in a list of one."""
-    raw = b"[" + JSON_VALUES[what] + b"]" if listed else JSON_VALUES[what]
+def in_json(body: Body, what: str, names: Iterable[str], *, in_list: bool = False) -> Attempt:
+    """A value in these fields, the rest being valid; `in_list` puts it in a list of one."""
+    raw = b"[" + JSON_VALUES[what] + b"]" if in_list else JSON_VALUES[what]
     fields = {name: json.dumps(value).encode() for name, value in body.valid().items()}
     fields |= dict.fromkeys(names, raw)
     members = (json.dumps(name).encode() + b":" + value for name, value in fields.items())

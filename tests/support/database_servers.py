@@ -196,7 +196,7 @@ def _command(server: DatabaseServer) -> list[str]:
 
 
 def mariadb_command(server: DatabaseServer, *, user: str = "root") -> list[str]:
-    """How a MariaDB server of one's own is started; as `user`, if whoever starts it is root."""
+    """The command of a MariaDB server of the tests; it runs as `user` if root starts it."""
     found, folder = programs("mariadb"), server.folder
     return [
         *(found["mariadbd"], "--no-defaults", f"--datadir={folder / 'data'}"),

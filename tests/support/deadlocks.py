@@ -68,7 +68,7 @@ class Rival:
 
     async def _blocked(self) -> None:
         """Return when the rival waits for the request. PostgreSQL looks for a deadlock once, when
-        somebody has waited for a while; MariaDB does at every wait."""
+        a transaction has waited for a while; MariaDB does at every wait."""
         if self._database.dialect != "postgresql":
             return
         waiting = text(
@@ -92,7 +92,7 @@ async def rival_of(database: Database) -> AsyncIterator[Rival]:
     """A rival of the requests to an app with this database, which has to be a server's."""
 
     def hurry(connection: Any) -> None:
-        # PostgreSQL looks for a deadlock when somebody has waited this long.
+        # PostgreSQL looks for a deadlock when a transaction has waited this long.
         connection.exec_driver_sql("SET LOCAL deadlock_timeout = '10ms'")
 
     engine = create_async_engine(database.engine.url)

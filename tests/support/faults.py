@@ -1,4 +1,4 @@
-"""Faults made to order: the app on a real socket, statements and commits that fail, row dumps."""
+"""Faults on demand: the app on a real socket, statements and commits that fail, row dumps."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def eventually(condition: Callable[[], bool], *, seconds: float = 10) -> N
 
 
 def checked_out(database: Database, of: AsyncEngine | None = None) -> int:
-    """How many of the connections of a pool, the one for writing by default, somebody holds."""
+    """How many connections of a pool, the one for writing by default, are in use."""
     pool = (of or database.engine).pool
     assert isinstance(pool, QueuePool)
     return pool.checkedout()
@@ -147,7 +147,7 @@ def sabotaged_commits(
 
 
 class _Watched:
-    """A connection of SQLite's driver that tells of each statement before it runs."""
+    """A connection of SQLite's driver that reports each statement before it runs."""
 
     def __init__(self, raw: sqlite3.Connection, before: Callable[[str], None]) -> None:
         self._raw = raw

@@ -108,7 +108,7 @@ def frozen_port() -> Iterator[int]:
 
 @pytest.fixture
 async def admin(client: Client) -> Person:
-    """An administrator, made past the API: nothing of it is in the audit trail."""
+    """An administrator, written past the API: nothing of it is in the audit trail."""
     return await new_user(client, roles=["admin", "user"])
 
 

@@ -1,4 +1,4 @@
-"""Somebody who knows every key of a server, and makes tokens that open; and some that do not."""
+"""Forged tokens by an attacker who knows every key of a server: valid ones, and invalid ones."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Forger:
         return f"{head}.{encoded(ecdsa(head, pair or self.pair))}"
 
     def good(self) -> dict[str, str]:
-        """What does open: the three kinds of tokens that the forgeries are made of."""
+        """The valid tokens: the three kinds that the forgeries are derived from."""
         return {
             "HS256": self.by_secret(),
             "ES256": self.by_pair(),

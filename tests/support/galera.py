@@ -33,7 +33,7 @@ _PROVIDERS = ("/usr/lib/galera/libgalera_smm.so", "/usr/lib64/galera-4/libgalera
 
 
 def provider() -> str:
-    """Return where the replication library is; nothing when a cluster cannot be made here."""
+    """Return where the replication library is; nothing when a cluster cannot run here."""
     found = [path for path in _PROVIDERS if Path(path).exists()]
     complete = found and programs("mariadb") and shutil.which("rsync")
     return found[0] if complete else ""
@@ -89,7 +89,7 @@ class Node(DatabaseServer):
         ) as connection:
             connection.cursor().execute(f"SET GLOBAL wsrep_provider_options = '{option}'")
 
-    def has_joined(self) -> bool:
+    def is_synced(self) -> bool:
         """Return whether it is in step with the others."""
         try:
             return self.status("wsrep_local_state_comment") == "Synced"
@@ -99,7 +99,7 @@ class Node(DatabaseServer):
 
 @dataclass
 class Cluster:
-    """Nodes that have joined."""
+    """Nodes that are in step."""
 
     nodes: list[Node] = field(default_factory=list)
 
@@ -115,10 +115,10 @@ async def galera_cluster() -> AsyncIterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="cimiento-galera-"))
     cluster = Cluster()
     try:
-        cluster.nodes = await asyncio.to_thread(_made, folder)
+        cluster.nodes = await asyncio.to_thread(_create_nodes, folder)
         for node in cluster.nodes:
             node.start()
-            await joined(node)
+            await wait_until_synced(node)
             node.is_first = False
         yield cluster
     finally:
@@ -127,7 +127,7 @@ async def galera_cluster() -> AsyncIterator[Cluster]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _made(folder: Path) -> list[Node]:
+def _create_nodes(folder: Path) -> list[Node]:
     """The nodes: the first with the data of an empty server, which the others will copy."""
     folder.chmod(0o755)
     nodes, ports = [], free_ports(4 * NODES)
@@ -145,9 +145,9 @@ def _made(folder: Path) -> list[Node]:
     return nodes
 
 
-async def joined(node: Node) -> None:
+async def wait_until_synced(node: Node) -> None:
     """Return when a node that was started is in step."""
     await node.ready()
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await asyncio.to_thread(node.has_joined):  # noqa: ASYNC110 nobody tells
+        while not await asyncio.to_thread(node.is_synced):  # noqa: ASYNC110 no event for it
             await asyncio.sleep(0.05)

@@ -25,7 +25,7 @@ HOME, ELSEWHERE = "198.51.100.7", "203.0.113.9"
 
 
 @asynccontextmanager
-async def gated(like: Client, folder: Path, **overrides: object) -> AsyncIterator[Client]:
+async def rate_limited(like: Client, folder: Path, **overrides: object) -> AsyncIterator[Client]:
     """A client of an app that limits tries, and has counted none yet."""
     secret = secrets.token_urlsafe(32)
     settings = {"rate_limit_enabled": True, "secret_key": secret, "request_timeout_seconds": 60}
@@ -89,13 +89,13 @@ def strangers(count: int) -> list[str]:
 
 
 def quotas(
-    monkeypatch: pytest.MonkeyPatch, door: LimitedAction, **by_whom: tuple[RateLimit, ...]
+    monkeypatch: pytest.MonkeyPatch, action: LimitedAction, **by_scope: tuple[RateLimit, ...]
 ) -> None:
-    """Other limits at a door."""
+    """Replace limits of an action, by scope."""
     # What an earlier call has changed stays changed.
     rules = vars(limiter)["RULES"]
-    changed = {**rules[door], **{LimitScope(name): given for name, given in by_whom.items()}}
-    monkeypatch.setattr(limiter, "RULES", {**rules, door: changed})
+    changed = {**rules[action], **{LimitScope(name): given for name, given in by_scope.items()}}
+    monkeypatch.setattr(limiter, "RULES", {**rules, action: changed})
 
 
 async def email_of(client: Client, ip: str = HOME) -> str:

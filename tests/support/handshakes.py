@@ -1,4 +1,4 @@
-"""A MariaDB server that lets nobody in, and remembers how they asked."""
+"""A MariaDB server that refuses every login, and records the packets."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _OFFERED = CLIENT.CAPABILITIES | CLIENT.PLUGIN_AUTH_LENENC_CLIENT_DATA
 
 
 @dataclass
-class Doorman:
-    """What it says, and what it has heard: each packet, with whether it came in TLS."""
+class RefusingServer:
+    """What it offers, and what it has received: each packet, with whether it came in TLS."""
 
     tls: SSLContext | None = None
     plugin: bytes = b"mysql_native_password"
@@ -26,7 +26,7 @@ class Doorman:
     heard: list[tuple[bool, bytes]] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Greet somebody, listen, and refuse them."""
+        """Greet the client, read its packets, and refuse it."""
         try:
             writer.write(_packet(0, self._greeting()))
             number = 0
@@ -63,15 +63,15 @@ class Doorman:
 
 
 @asynccontextmanager
-async def doorman(
+async def refusing_server(
     tls: SSLContext | None = None, plugin: bytes = b"mysql_native_password", *, hasty: bool = False
-) -> AsyncIterator[Doorman]:
+) -> AsyncIterator[RefusingServer]:
     """One that listens on a port of 127.0.0.1."""
-    made = Doorman(tls, plugin, says_too_much=hasty)
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.port = server.sockets[0].getsockname()[1]
+    refusing = RefusingServer(tls, plugin, says_too_much=hasty)
+    server = await asyncio.start_server(refusing.serve, "127.0.0.1", 0)
+    refusing.port = server.sockets[0].getsockname()[1]
     async with server:
-        yield made
+        yield refusing
 
 
 def _packet(number: int, payload: bytes) -> bytes:

@@ -14,7 +14,7 @@ LINK = re.compile(r"(\S+)/account/([a-z-]+)#(\S+)")
 
 
 async def mails_to(client: Client, recipient: str) -> list[Mail]:
-    """Every mail to somebody, the oldest first."""
+    """Return every mail to a recipient, the oldest first."""
     statement = select(Mail).where(Mail.recipient == recipient).order_by(Mail.id)
     async with client.database.begin(readonly=True) as session:
         return list(await session.scalars(statement))
@@ -39,7 +39,7 @@ def link_in(text: str) -> tuple[str, str]:
 
 
 async def token_to(client: Client, recipient: str) -> str:
-    """The token of the newest mail to somebody."""
+    """Return the token of the newest mail to a recipient."""
     mail = (await mails_to(client, recipient))[-1]
     return link_in(text_of(client, mail))[1]
 
@@ -47,7 +47,7 @@ async def token_to(client: Client, recipient: str) -> str:
 async def forgotten(client: Client, *, email: str) -> str:
     """The token of a link for a forgotten password, asked for over HTTP."""
     body = {"email": email}
-    # Not by `client`: it may be of somebody whose token is no good.
+    # Not by `client`: its token may be no good.
     response = await client.http.post(f"{API}/auth/password/forgot", json=body)
     assert response.status_code == 202
     return await token_to(client, email)

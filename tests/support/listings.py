@@ -21,7 +21,7 @@ from tests.support.client import Client, Person
 
 
 @dataclass(frozen=True)
-class Listing:
+class ListingOperation:
     """A listing's path, its sorts, and whether it can show the trash."""
 
     path: str
@@ -29,7 +29,7 @@ class Listing:
     has_trash: bool
 
 
-def listings(client: Client, *, user_id: int, role_id: int) -> list[Listing]:
+def listings(client: Client, *, user_id: int, role_id: int) -> list[ListingOperation]:
     """Each operation that takes a cursor, with ids in its path."""
     found = []
     for _, path, operation in client.contract.operations.values():
@@ -37,7 +37,7 @@ def listings(client: Client, *, user_id: int, role_id: int) -> list[Listing]:
         if "cursor" in parameters:
             path = path.format(user_id=user_id, role_id=role_id)  # noqa: PLW2901 its ids
             sorts = tuple(parameters["sort"]["schema"]["enum"])
-            found.append(Listing(path, sorts, "deleted" in parameters))
+            found.append(ListingOperation(path, sorts, "deleted" in parameters))
     assert len(found) >= 9
     return found
 

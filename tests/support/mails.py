@@ -62,7 +62,7 @@ async def stored(database: Database, mail_id: int) -> Mail:
 
 
 async def mail_to(database: Database, recipient: str) -> Mail:
-    """The only mail to somebody."""
+    """Return the only mail to a recipient."""
     async with database.begin(readonly=True) as session:
         return (await session.scalars(select(Mail).where(Mail.recipient == recipient))).one()
 

@@ -56,7 +56,7 @@ class World:
 
 
 async def call(who: Client, row: str, scenario: Scenario) -> httpx2.Response:
-    """Send the request of a row's operation, as somebody."""
+    """Send the request of a row's operation, as a client."""
     method, template, _ = who.contract.operations[operation_of(row)]
     return await who.request(method.upper(), template.format(**scenario.ids), **scenario.options)
 

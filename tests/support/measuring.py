@@ -41,8 +41,8 @@ def measure_greenlets_quickly() -> None:
 def keep_greenlets_of_threads() -> None:
     """Have the greenlet that each thread from now on has outlive it.
 
-    Else it is freed by a pending call in the main thread, and the tracer's weak dictionary is told
-    by a function in Python. When another thread ends in that very moment, the next pending call
+    Else it is freed by a pending call in the main thread, and a function in Python notifies the
+    tracer's weak dictionary. When another thread ends in that very moment, the next pending call
     waits for the first to end, and CPython 3.11 spins at the beginning of a traced function for as
     long as one waits (`CHECK_EVAL_BREAKER` of a traced `RESUME`; 3.12 traces in another way).
     """

@@ -121,8 +121,8 @@ async def _answers(port: int, output: asyncio.Task[tuple[bytes, bytes]]) -> None
 
 @dataclass
 class Upstream:
-    """A server that reads a request, notes it down, and does with the connection what it is told:
-    `answer` gives the bytes to send; None hangs up without a word."""
+    """A server that records each request, and answers by `answer`, which returns the bytes to
+    send; None closes the connection without an answer, b"" keeps it open."""
 
     answer: Callable[[bytes], bytes | None]
     port: int = 0
@@ -154,11 +154,11 @@ OK = (
 @asynccontextmanager
 async def upstream(answer: Callable[[bytes], bytes | None]) -> AsyncIterator[Upstream]:
     """Such a server, while the block runs."""
-    made = Upstream(answer)
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
-    made.port = server.sockets[0].getsockname()[1]
+    behind = Upstream(answer)
+    server = await asyncio.start_server(behind.serve, "127.0.0.1", 0)
+    behind.port = server.sockets[0].getsockname()[1]
     try:
-        yield made
+        yield behind
     finally:
-        made.hang.set()
+        behind.hang.set()
         server.close()

@@ -1,6 +1,6 @@
 """People by the dozen: put into the database directly, logged in, so that worlds are cheap.
 
-What tests are about goes over HTTP; how accounts are made and logged in to has its own tests.
+What tests are about goes over HTTP; how accounts are created and logged in to has its own tests.
 """
 
 from __future__ import annotations

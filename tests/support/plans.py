@@ -34,7 +34,7 @@ class Work:
 
 
 class MeasuringReader(QueryRunner):
-    """Runs queries on one connection and adds up the work; counts are only made once."""
+    """Runs queries on one connection and adds up the work; counts run only once."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection

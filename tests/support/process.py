@@ -65,7 +65,7 @@ class Server:
             return await self.process.wait()
 
     def end_children(self) -> int:
-        """kill -9 for the processes this one has made; how many they were."""
+        """Kill (-9) the child processes of this one; return how many they were."""
         mine = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         for child in mine.split():
             os.kill(int(child), signal.SIGKILL)
@@ -91,7 +91,7 @@ async def serving(cwd: Path, env: Mapping[str, str]) -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def running(*arguments: str, cwd: Path, env: Mapping[str, str]) -> AsyncIterator[Server]:
-    """A command that goes on; killed at the end of the block, with the processes it has made."""
+    """A command that goes on; killed at the end of the block, with its child processes."""
     process = await _start(*arguments, cwd=cwd, env=env)
     server = Server(process)
     reader = asyncio.create_task(server.read_log())

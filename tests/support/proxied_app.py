@@ -39,7 +39,7 @@ _OPEN_TRANSACTIONS = {
 
 
 def new_account() -> dict[str, str]:
-    """The body of a registration that nobody made before."""
+    """The body of a registration of a new account."""
     return {"email": f"new{next(_numbers)}@example.com", "name": "New", "password": PASSWORD}
 
 
@@ -114,12 +114,12 @@ class ProxiedApp:
         async with asyncio.timeout(10), self._past_the_proxy() as connection:
             statement = text(_OPEN_TRANSACTIONS[self.database.dialect])
             while await connection.scalar(statement):
-                # MariaDB tells the same for 0.1 s; PostgreSQL until the transaction ends.
+                # MariaDB reports the same for 0.1 s; PostgreSQL until the transaction ends.
                 await connection.rollback()
                 await asyncio.sleep(0.1)
 
     async def hang_on(self, *, whole: bool) -> asyncio.StreamWriter:
-        """Somebody who has sent a request, or half of one, and may hang up at any time."""
+        """A client that has sent a request, or half of one, and may hang up at any time."""
         url = self.client.http.base_url
         _, writer = await asyncio.open_connection(url.host, url.port)
         body = b'{"name": "Gone"}'

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a database that goes away, goes silent or hangs up when told to."""
+"""A TCP proxy in front of a database that goes away, goes silent or hangs up on demand."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Proxy:
             finally:
                 self._links.discard(link)
                 server_writer.transport.abort()
-        # Whoever hung up has: there is nobody to tell.
+        # One side has hung up: there is nobody to report it to.
         except (OSError, asyncio.CancelledError):
             pass
         finally:

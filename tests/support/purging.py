@@ -52,7 +52,7 @@ async def count(database: Database, model: type[Base], *conditions: Any) -> int:
 
 
 async def belongings(database: Database, person: Person) -> dict[str, int]:
-    """How many rows of each table belong to somebody, dead or alive."""
+    """Return how many rows of each table belong to the person, live or in the trash."""
     own: list[tuple[Any, Any]] = [(Post, Post.author_id)] + [(each, each.user_id) for each in OWNED]
     found = {
         model.__tablename__: await count(database, model, column == person.id)
@@ -69,11 +69,11 @@ async def belongings(database: Database, person: Person) -> dict[str, int]:
 
 
 async def busy(client: Client, name: str) -> Person:
-    """Somebody with something in every table, and a post that is in the trash."""
+    """Create a user with a row in every table, and a post that is in the trash."""
     person = await client.user(name)
     for number in range(3):
         await person.write(tags=[f"{name}-{number}".lower(), "shared"])
-    body = {"title": "Kept", "content": "", "tags": ["shared"]}
+    body = {"title": "Shared", "content": "", "tags": ["shared"]}
     kept = await send(person, "/posts", body, f"key-{name}")
     await person.delete(f"/posts/{(await person.write(tags=['shared']))['id']}")
     assert kept.status_code == 201

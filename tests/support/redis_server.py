@@ -86,7 +86,7 @@ class RedisServer:
         self._send(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """It goes on, with what it has been told meanwhile."""
+        """Let it go on, with what it was sent meanwhile."""
         self._send(signal.SIGCONT)
 
     async def kill(self) -> None:
@@ -107,19 +107,19 @@ class RedisServer:
 
 def make_certificate(certificate: Path, key: Path) -> None:
     """A certificate for 127.0.0.1 that vouches for itself, and its key."""
-    made, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    private_key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     address = x509.IPAddress(ip_address("127.0.0.1"))
     built = (
-        x509.CertificateBuilder(name, name, made.public_key(), x509.random_serial_number())
+        x509.CertificateBuilder(name, name, private_key.public_key(), x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .sign(made, hashes.SHA256())
+        .sign(private_key, hashes.SHA256())
     )
     certificate.write_bytes(built.public_bytes(Encoding.PEM))
     key.write_bytes(
-        made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, serialization.NoEncryption())
+        private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, serialization.NoEncryption())
     )
 
 

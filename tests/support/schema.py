@@ -26,8 +26,9 @@ _CHANGES = ("CREATE", "INSERT")
 
 def on(url: str | URL) -> Engine:
     """A plain engine on a database of the tests."""
-    parsed = make_url(url)
-    return create_engine(parsed.set(drivername=_SYNC_DRIVERS[parsed.get_backend_name()]))
+    database_url = make_url(url)
+    driver = _SYNC_DRIVERS[database_url.get_backend_name()]
+    return create_engine(database_url.set(drivername=driver))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a server tells of an app's connections: how many there are, and what they execute."""
+"""What a server reports of an app's connections: how many there are, and what they execute."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SLEEP = {"mysql": f"SELECT get_lock({_TAKEN}, {{}})", "postgresql": "SELECT pg_
 
 
 @dataclass
-class Counted:
+class ConnectionPeaks:
     """The most that were seen at once."""
 
     most: int = 0
@@ -62,7 +62,7 @@ class Server:
         return sum(sleeps for _, sleeps in await self._ours())
 
     async def transactions(self) -> int:
-        """How many transactions are open. MariaDB tells the same for 0.1 s."""
+        """How many transactions are open. MariaDB reports the same for 0.1 s."""
         await asyncio.sleep(0.15)
         async with self._engine.connect() as connection:
             found = await connection.scalars(text(_TRANSACTIONS[self._engine.dialect.name]))
@@ -76,21 +76,21 @@ class Server:
                 await connection.exec_driver_sql(_KILL[self._engine.dialect.name].format(number))
 
     @asynccontextmanager
-    async def counted_connections(self) -> AsyncIterator[Counted]:
+    async def counted_connections(self) -> AsyncIterator[ConnectionPeaks]:
         """What is seen at once while the block runs."""
-        counted = Counted()
-        looking = asyncio.create_task(self._keep_looking(counted))
+        peaks = ConnectionPeaks()
+        looking = asyncio.create_task(self._keep_looking(peaks))
         try:
-            yield counted
+            yield peaks
         finally:
             looking.cancel()
             await asyncio.wait({looking})
 
-    async def _keep_looking(self, counted: Counted) -> None:
+    async def _keep_looking(self, peaks: ConnectionPeaks) -> None:
         while True:
             found = await self._ours()
-            counted.most = max(counted.most, len(found))
-            counted.slept = max(counted.slept, sum(sleeps for _, sleeps in found))
+            peaks.most = max(peaks.most, len(found))
+            peaks.slept = max(peaks.slept, sum(sleeps for _, sleeps in found))
             await asyncio.sleep(0.005)
 
     async def _ours(self) -> list[tuple[int, bool]]:

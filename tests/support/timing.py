@@ -1,4 +1,4 @@
-"""Whether two kinds of request can be told apart by how long they take."""
+"""Whether the durations of two kinds of request distinguish them."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ async def size(database: Database) -> int:
 
 
 class Since:
-    """What has been written to the trail since this was made."""
+    """What has been written to the trail since this was created."""
 
     def __init__(self, admin: Person, known: set[int]) -> None:
         self._admin = admin

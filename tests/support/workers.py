@@ -20,7 +20,7 @@ from tests.support.smtp import PATIENCE_SECONDS, Sink
 
 
 @dataclass
-class House:
+class Deployment:
     """One API process, workers and beat on a database, with one Redis and one mail server."""
 
     folder: Path
@@ -54,7 +54,7 @@ class House:
             return dict(connection.execute("SELECT recipient, state FROM outbox").fetchall())
 
     def end_lease(self, name: str) -> None:
-        """Put the clock forward for somebody's mail, which a dead process had claimed.
+        """End the claim of a dead process on the mail to a person.
 
         Not for all of them: a mail that was sent and is not ticked off yet would be sent again.
         """
@@ -74,7 +74,7 @@ class House:
 
     @asynccontextmanager
     async def beat(self) -> AsyncIterator[Server]:
-        """A beat that ends when it is told to: it says nothing of its own."""
+        """A beat that has a handler for SIGTERM: it logs nothing of its own."""
         async with running("beat", cwd=self.folder, env=self.env) as beat:
             await eventually(lambda: catches(beat.process.pid, signal.SIGTERM), seconds=30)
             yield beat
@@ -88,9 +88,9 @@ def catches(pid: int, which: signal.Signals) -> bool:
 
 
 @asynccontextmanager
-async def house(
+async def running_deployment(
     folder: Path, redis: RedisServer, sink: Sink, **settings: object
-) -> AsyncIterator[House]:
+) -> AsyncIterator[Deployment]:
     """An API process on a migrated database (SQLite unless said otherwise); no workers yet."""
     given = {
         "data_dir": folder / "data",
@@ -108,4 +108,4 @@ async def house(
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(serving(folder, env))
         http = await stack.enter_async_context(httpx2.AsyncClient(base_url=api.url, timeout=30))
-        yield House(folder, env, redis, sink, http=http, api=api)
+        yield Deployment(folder, env, redis, sink, http=http, api=api)

@@ -127,7 +127,7 @@ async def test_a_hundred_edits_at_once_all_succeed(client: Client) -> None:
 
 
 async def test_tags_used_first_by_many_posts_at_once_are_made_once(client: Client) -> None:
-    """A tag is made by use: of all posts that need it, one makes it and all get it."""
+    """A tag is created by use: of all posts that need it, one creates it and all get it."""
     ana = await client.user()
     old = await ana.write()
     names = sorted(f"tag {number}" for number in range(8))

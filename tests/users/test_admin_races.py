@@ -162,7 +162,7 @@ async def test_who_is_no_admin_leaves_without_the_lock_of_rights(
 async def test_who_is_made_an_admin_while_they_leave_is_taken_for_one(
     client: Client, locks: list[Transaction], monkeypatch: pytest.MonkeyPatch, others: int
 ) -> None:
-    """The last admin stays, whoever they were when their request began."""
+    """The last admin stays, whichever user it was when the request began."""
     one, other, role = await two_admins(client)
     ana, looks, is_admin = await client.user("Ana"), list[bool](), admins_module.is_admin
 

@@ -105,11 +105,11 @@ async def test_the_last_admin_stays(client: Client) -> None:
 async def test_an_admin_makes_reads_changes_and_deletes_a_user(client: Client) -> None:
     admin = await client.admin()
     body = {"email": "Luis@Example.com", "name": " Luis ", "phone": "600 123 4567", "locale": "es"}
-    made = await admin.post("/users", body)
-    assert made.status_code == 201
-    user = made.json()
+    created = await admin.post("/users", body)
+    assert created.status_code == 201
+    user = created.json()
     path = f"/users/{user['id']}"
-    assert made.headers["location"] == f"/api/v1{path}"
+    assert created.headers["location"] == f"/api/v1{path}"
     assert (user["email"], user["name"], user["phone"]) == (
         "Luis@example.com",
         "Luis",
@@ -186,14 +186,14 @@ async def test_roles_are_given_and_taken_any_number_of_times(client: Client) -> 
     theirs = f"/users/{ana.id}/roles"
     for _ in range(2):
         assert (await admin.put(f"{theirs}/{role['id']}")).status_code == 204
-        listed = (await admin.get(theirs)).json()["items"]
-        assert [entry["name"] for entry in listed] == ["reader", "user"]
+        held = (await admin.get(theirs)).json()["items"]
+        assert [entry["name"] for entry in held] == ["reader", "user"]
     shown = (await admin.get(f"/users/{ana.id}")).json()["roles"]
-    assert shown == [{"id": entry["id"], "name": entry["name"]} for entry in listed]
+    assert shown == [{"id": entry["id"], "name": entry["name"]} for entry in held]
     for _ in range(2):
         assert (await admin.delete(f"{theirs}/{role['id']}")).status_code == 204
-        listed = (await admin.get(theirs)).json()["items"]
-        assert [entry["name"] for entry in listed] == ["user"]
+        held = (await admin.get(theirs)).json()["items"]
+        assert [entry["name"] for entry in held] == ["user"]
     for path in (f"{theirs}/{2**62}", f"/users/{2**62}/roles/{role['id']}"):
         assert (await admin.put(path)).status_code == 404
         assert (await admin.delete(path)).status_code == 404
@@ -203,11 +203,11 @@ async def test_roles_are_given_and_taken_any_number_of_times(client: Client) -> 
 async def test_nobody_gives_or_takes_what_they_do_not_hold(client: Client) -> None:
     admin, ana = await client.admin(), await client.user()
     assigner = await client.user_with(Permission.roles_assign, Permission.users_read)
-    made = [
+    role_ids = [
         (await admin.post("/roles", {"name": name, "permissions": [name]})).json()["id"]
         for name in ("users:read", "users:write")
     ]
-    reader, writer = [f"/users/{ana.id}/roles/{role_id}" for role_id in made]
+    reader, writer = [f"/users/{ana.id}/roles/{role_id}" for role_id in role_ids]
     for method in ("PUT", "DELETE"):
         refused = await assigner.request(method, writer)
         assert refused.status_code == 403

@@ -162,7 +162,7 @@ async def test_a_caller_who_leaves_is_not_taken_for_a_deadline() -> None:
 async def test_a_cancelled_transaction_leaves_nothing_even_if_something_swallowed_that(
     database: Database,
 ) -> None:
-    """A8: whoever was told 503 because time was up must not find it done."""
+    """A8: a client that got 503 because time was up must not find it done."""
     waiting = asyncio.Event()
 
     async def work() -> None:
@@ -187,7 +187,7 @@ async def test_a_cancelled_transaction_leaves_nothing_even_if_something_swallowe
 
 @dataclass
 class Caller:
-    """Somebody who sends a request with a body in parts, and may hang up."""
+    """A client that sends a request with a body in parts, and may hang up."""
 
     method: str = "GET"
     messages: asyncio.Queue[Message | Exception] = field(default_factory=asyncio.Queue)

@@ -47,7 +47,7 @@ def lasting(response: httpx2.Response) -> dict[str, str]:
 
 
 async def opened(client: Client, row: str) -> tuple[Person, Scenario]:
-    """Somebody who may call a read, and its scene; the own sessions are those of the reader."""
+    """A user who may call a read, and its scenario; the own sessions are those of the user."""
     admin = await new_user(client, ["admin"])
     return admin, await SCENARIOS[row](World(admin, {}))
 
@@ -81,7 +81,7 @@ async def test_what_the_caller_has_already_is_not_sent_again(client: Client, row
     got = await read(reader, row, scenario)
     tag = got.headers["etag"]
     digest = hashlib.sha256(got.content).hexdigest()[:32]
-    assert tag.strip('"').rpartition("-")[2] == digest, "strong: made of the very bytes"
+    assert tag.strip('"').rpartition("-")[2] == digest, "strong: computed from the very bytes"
     for given in (tag, f"W/{tag}", "*", f"{OTHER}, {tag}", f"{OTHER},W/{tag} ", f' W/"", {tag}'):
         for method in ("GET", "HEAD"):
             same = await read(reader, row, scenario, method, if_none_match=given)
@@ -181,7 +181,7 @@ async def test_the_name_of_the_author_is_a_part_of_what_a_post_shows(client: Cli
 
 
 async def test_who_sees_something_else_has_another_tag(client: Client) -> None:
-    """A draft is in the author's list alone: the public one is not told by its tag."""
+    """A draft is in the author's list alone: its tag does not stand for the public one."""
     ana = await client.user()
     await ana.write(status="draft")
     public, own = await client.get("/posts"), await ana.get("/posts")
@@ -322,14 +322,14 @@ async def test_over_a_connection_head_and_304_leave_it_usable(
 
 
 async def test_only_a_200_is_compared() -> None:
-    made = Response("made", status_code=201)
+    created = Response("created", status_code=201)
 
     async def handle(_: Request) -> Response:
-        return made
+        return created
 
     request = Request({"type": "http", "headers": [(b"if-none-match", b"*")]})
-    assert await conditional(handle)(request) is made
-    assert (made.status_code, "etag" in made.headers) == (201, False)
+    assert await conditional(handle)(request) is created
+    assert (created.status_code, "etag" in created.headers) == (201, False)
 
 
 async def test_several_lines_are_one_list(client: Client) -> None:

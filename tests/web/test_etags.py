@@ -118,10 +118,10 @@ async def test_a_stale_tag_keeps_a_user_from_being_deleted_and_restored(admin: P
 
 
 async def test_a_stale_tag_keeps_a_role_from_being_deleted(admin: Person) -> None:
-    made = await admin.post("/roles", {"name": "gone"})
-    path = made.headers["location"]
+    created = await admin.post("/roles", {"name": "gone"})
+    path = created.headers["location"]
     assert (await admin.delete(path, headers={"If-Match": STALE})).status_code == 412
-    tag = {"If-Match": made.headers["etag"]}
+    tag = {"If-Match": created.headers["etag"]}
     assert (await admin.delete(path, headers=tag)).status_code == 204
     assert (await admin.get(path)).status_code == 404
 
@@ -132,13 +132,13 @@ async def test_a_stale_tag_keeps_an_account_from_being_deleted(client: Client) -
     stale = await ana.delete("/users/me", body, headers={"If-Match": STALE})
     assert stale.status_code == 412
     wrong = await ana.delete("/users/me", {"current_password": "no"}, headers={"If-Match": STALE})
-    assert wrong.status_code == 403, "nothing is told without the password"
+    assert wrong.status_code == 403, "nothing is revealed without the password"
     tag = await tag_of(ana, "/users/me")
     assert (await ana.delete("/users/me", body, headers={"If-Match": tag})).status_code == 204
 
 
 async def test_a_tag_tells_nothing_that_its_reader_does_not_see(client: Client) -> None:
-    """A birth date has few values: a tag made of it would give it away to who tries them all."""
+    """A birth date has few values: trying them all would reveal it from a tag computed from it."""
     blind = await user_with(client, Permission.users_write)
     admin = await new_user(client, ["admin"])
     user = await new_user(client)

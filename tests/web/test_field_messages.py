@@ -83,14 +83,14 @@ async def test_an_account_that_an_admin_makes_has_the_language_of_the_request(
 ) -> None:
     root = await client.admin()
     body = {"email": "luz@example.com", "name": "Luz"}
-    made = await root.post("/users", body, headers={"Accept-Language": "es"})
-    assert made.json()["locale"] == "es"
+    response = await root.post("/users", body, headers={"Accept-Language": "es"})
+    assert response.json()["locale"] == "es"
     [mail] = await mails_to(client, "luz@example.com")
     assert mail.locale == "es"
     assert "Hola, Luz:" in text_of(client, mail)
     body = {"email": "joy@example.com", "name": "Joy", "locale": "en"}
-    made = await root.post("/users", body, headers={"Accept-Language": "es"})
-    assert made.json()["locale"] == "en", "what the body says comes first"
+    response = await root.post("/users", body, headers={"Accept-Language": "es"})
+    assert response.json()["locale"] == "en", "what the body says comes first"
 
 
 @pytest.mark.parametrize(("locale", "words"), [("es", "código de país"), ("en", "country code")])

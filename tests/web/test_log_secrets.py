@@ -115,7 +115,7 @@ async def test_a_defect_in_the_database_is_logged_by_its_number_and_its_place(
     assert CANARY not in output
 
 
-# A defect of ours as each driver tells of it, and what of it is logged.
+# A defect of ours as each driver reports it, and what of it is logged.
 DEFECTS: dict[str, tuple[Fault, dict[str, object]]] = {
     "sqlite": (
         lambda: sqlite_error(sqlite3.OperationalError, f"no such table: {CANARY}", "SQLITE_ERROR"),

@@ -15,7 +15,7 @@ from app.rate_limits.rules import LimitedAction
 from tests.support import faults
 from tests.support.client import PASSWORD, Client
 from tests.support.figures import look, metered
-from tests.support.gates import WRONG, gated
+from tests.support.gates import WRONG, rate_limited
 from tests.support.process import environment
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -225,14 +225,14 @@ async def test_a_try_that_failed_on_our_side_is_told_apart(watched: Client) -> N
 
 @on_sqlite
 async def test_limits_that_were_met_are_counted(client: Client, tmp_path: Path) -> None:
-    async with gated(client, tmp_path, metrics_enabled=True) as gate:
-        email = (await gate.register())["email"]
+    async with rate_limited(client, tmp_path, metrics_enabled=True) as limited:
+        email = (await limited.register())["email"]
         form = {"username": email, "password": WRONG}
         statuses = [
-            (await gate.request("POST", "/auth/login", data=form)).status_code for _ in range(12)
+            (await limited.request("POST", "/auth/login", data=form)).status_code for _ in range(12)
         ]
         assert statuses == [401] * 10 + [429] * 2
-        found = await look(gate)
+        found = await look(limited)
         assert found.of(ATTEMPTS, door="login", result="refused") == 2
         assert found.of("cimiento_limit_hits_total", door="login") == 2
         assert found.of("cimiento_limit_hits_total", door="login", limit="account") == 2

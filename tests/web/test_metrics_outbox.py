@@ -39,7 +39,7 @@ async def watched(client: Client, tmp_path: Path) -> AsyncIterator[Client]:
 
 
 class _Mailer:
-    """Answers each mail as told."""
+    """Raise or return the next of the given answers for each mail."""
 
     def __init__(self, *answers: Exception | None) -> None:
         self._answers = [*answers]

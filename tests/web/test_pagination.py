@@ -13,7 +13,7 @@ from app.db import totals
 from app.db.engine import Database
 from tests.support import sql
 from tests.support.client import API, Client, Person
-from tests.support.listings import Listing, fill, listings, page
+from tests.support.listings import ListingOperation, fill, listings, page
 
 pytestmark = pytest.mark.long
 
@@ -25,7 +25,7 @@ def links(response: httpx2.Response) -> dict[str, str]:
     return {rel: url for url, rel in LINK.findall(response.headers["link"])}
 
 
-async def every_listing(admin: Person) -> list[Listing]:
+async def every_listing(admin: Person) -> list[ListingOperation]:
     user = next(
         role["id"] for role in (await page(admin, "/roles"))["items"] if role["name"] == "user"
     )
@@ -160,7 +160,7 @@ async def test_paging_is_bounded_and_typed_everywhere(client: Client) -> None:
         assert (far["items"], far["has_next"], far["next_cursor"]) == ([], False, None)
 
 
-async def counted(person: Person, listing: Listing, **params: object) -> int:
+async def statement_count(person: Person, listing: ListingOperation, **params: object) -> int:
     """Statements of a listing, without the one that identifies the caller."""
     with sql.watched(person.database) as sent:
         found = await page(person, listing.path, page_size=100, **params)
@@ -182,12 +182,14 @@ async def test_a_listing_costs_three_statements_however_long_it_is(
     admin = await client.admin()
     await fill(admin, 1, prefix="One")
     every = await every_listing(admin)
-    at_one = {listing.path: await counted(admin, listing) for listing in every}
+    at_one = {listing.path: await statement_count(admin, listing) for listing in every}
     await fill(admin, 100)
-    at_hundred = {listing.path: await counted(admin, listing) for listing in every}
+    at_hundred = {listing.path: await statement_count(admin, listing) for listing in every}
     assert at_one == at_hundred
     assert {path: number for path, number in at_one.items() if number > 3} == {}
-    in_trash = [await counted(admin, entry, deleted=True) for entry in every if entry.has_trash]
+    in_trash = [
+        await statement_count(admin, entry, deleted=True) for entry in every if entry.has_trash
+    ]
     assert max(in_trash) <= 3
 
 

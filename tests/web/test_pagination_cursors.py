@@ -17,10 +17,10 @@ from app.models.posts import Post
 from app.models.users import User
 from app.schemas.posts import PostQuery
 from tests.support.client import Client, Person
-from tests.support.listings import Listing, fill, listings, make_ties, page, walk
+from tests.support.listings import ListingOperation, fill, listings, make_ties, page, walk
 
 
-async def concurrency(client: Client) -> tuple[Person, list[Listing]]:
+async def concurrency(client: Client) -> tuple[Person, list[ListingOperation]]:
     """An admin who sees every listing filled, with ties in every column that is sorted by."""
     admin = await client.admin()
     for number, title in enumerate(("same", "Same", "sáme", "same ", "same", "other", "😀", "😁")):
@@ -35,7 +35,7 @@ async def concurrency(client: Client) -> tuple[Person, list[Listing]]:
 
 
 def key(item: dict[str, Any]) -> Any:
-    """What tells an item of any listing from the others."""
+    """What identifies an item of any listing."""
     return item["id"] if "id" in item else item["name"]
 
 

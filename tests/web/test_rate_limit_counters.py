@@ -30,8 +30,8 @@ def window(key: object, owner: str = ATTACKER, *, limit: int = LIMIT, seconds: i
     return Window(str(key), seconds, limit, owner)
 
 
-def count_up(counters: LocalCounters, counted: Window, steps: int) -> int:
-    return [counters.add(counted) for _ in range(steps)][-1]
+def count_up(counters: LocalCounters, limit_window: Window, steps: int) -> int:
+    return [counters.add(limit_window) for _ in range(steps)][-1]
 
 
 # --- In this process -------------------------------------------------------------------------

@@ -27,8 +27,8 @@ from tests.support.gates import (
     at,
     email_of,
     fail_to_login,
-    gated,
     quotas,
+    rate_limited,
     strangers,
     try_login,
 )
@@ -42,7 +42,7 @@ NETWORK_TRIES = RULES[LimitedAction.login][LimitScope.network][0].tries
 @pytest.fixture
 async def client(client: Client, tmp_path: Path) -> AsyncIterator[Client]:
     """A client of an app that limits tries."""
-    async with gated(client, tmp_path) as limited:
+    async with rate_limited(client, tmp_path) as limited:
         yield limited
 
 
@@ -52,7 +52,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 async def test_registrations_are_limited_right_or_wrong(client: Client) -> None:
-    """A49: per network; each counts, as each tells whether an address is taken."""
+    """A49: per network; each counts, as each reveals whether an address is taken."""
     allowed = RULES[LimitedAction.register][LimitScope.network][0].tries
     caller = at(client, HOME)
     statuses = Counter([await register(caller, number // 2) for number in range(allowed + 10)])
@@ -67,7 +67,7 @@ async def register(caller: Client, number: int) -> int:
 
 
 async def test_an_address_is_registered_three_times_an_hour(client: Client) -> None:
-    """A49: each is welcomed by a mail, to whoever has that address."""
+    """A49: each is welcomed by a mail, to the owner of that address."""
     for network, status in enumerate([201, 201, 201, 429]):
         caller = at(client, f"10.0.0.{network}")
         assert await register(caller, 1) == status
@@ -93,7 +93,7 @@ async def test_invalid_input_is_no_try(client: Client, monkeypatch: pytest.Monke
 async def test_a_block_of_ipv6_networks_has_a_limit_of_its_own(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever has a /48 has 65,536 networks."""
+    """A client with a /48 has 65,536 networks."""
     quotas(monkeypatch, LimitedAction.register, network=(RateLimit(1, 60),))
     ips = [f"2001:db8:1:{number:x}::1" for number in range(11)]
     statuses = [await register(at(client, ip), number) for number, ip in enumerate(ips)]
@@ -102,7 +102,7 @@ async def test_a_block_of_ipv6_networks_has_a_limit_of_its_own(
 
 
 async def test_changes_of_ones_account_are_limited_though_they_are_right(client: Client) -> None:
-    """Each is told by mail, at an address that nobody may have confirmed."""
+    """Each is reported by mail, to an address that may not be confirmed."""
     ana = await at(client, HOME).user()
     body = {"current_password": PASSWORD}
     statuses = [
@@ -118,14 +118,14 @@ async def test_changes_of_ones_account_are_limited_though_they_are_right(client:
     assert answer.headers["ratelimit-policy"] == '"password-changes";q=5;w=3600'
 
 
-@pytest.mark.parametrize("door", ["forgot", "resend"])
-async def test_mails_that_are_withheld_are_written_down(client: Client, door: str) -> None:
-    """A49, A58: the answers are as before; one event tells that mails were asked for too often."""
+@pytest.mark.parametrize("action", ["forgot", "resend"])
+async def test_mails_that_are_withheld_are_written_down(client: Client, action: str) -> None:
+    """A49, A58: the answers are as before; one event says that mails were asked for too often."""
     ana = await at(client, HOME).user()
     async with client.database.begin(readonly=True) as session:
         before = await session.scalar(select(func.count()).select_from(Mail))
     for _ in range(5):
-        if door == "forgot":
+        if action == "forgot":
             answer = await ana.post("/auth/password/forgot", {"email": ana.email})
         else:
             answer = await ana.post("/auth/email/verify/resend")
@@ -135,11 +135,11 @@ async def test_mails_that_are_withheld_are_written_down(client: Client, door: st
         hits = select(AuditEvent.details).where(AuditEvent.act == AuditAct.limit_hit)
         [details] = await session.scalars(hits)
     assert (after or 0) - (before or 0) == 3
-    assert (details["door"], details["limit"]) == (door, "address")
+    assert (details["door"], details["limit"]) == (action, "address")
 
 
 async def test_wrong_refresh_tokens_at_the_login_do_not_use_up_logins(client: Client) -> None:
-    """RFC 6749 §6: one endpoint, two doors."""
+    """RFC 6749 §6: one endpoint, two limited actions."""
     email = await email_of(client)
     form = {"grant_type": "refresh_token", "refresh_token": "wrong"}
     for _ in range(3):
@@ -153,7 +153,7 @@ async def test_wrong_refresh_tokens_at_the_login_do_not_use_up_logins(client: Cl
 async def test_wrong_passwords_keep_nobody_from_refreshing_at_the_login(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor whoever sends too many wrong tokens there."""
+    """Nor do too many wrong tokens there."""
     quotas(monkeypatch, LimitedAction.login, network=(RateLimit(3, 60),))
     quotas(monkeypatch, LimitedAction.refresh, network=(RateLimit(3, 60),))
     home = at(client, HOME)
@@ -209,23 +209,23 @@ async def test_what_was_not_verified_does_not_count(
 
 
 async def test_an_address_gets_three_mails_an_hour(client: Client, clock: Clock) -> None:
-    """A49: whoever asks for them, at whichever door, and whether there is such an account."""
-    gate = client.app.state.rate_limiter
+    """A49: for every caller and every action, and whether or not there is such an account."""
+    limiter = client.app.state.rate_limiter
     for address in ("ana@example.com", "nobody@example.com"):
         sent = [
-            await gate.attempt(door, ip=ip).may_mail(address)
-            for ip, door in zip(
+            await limiter.attempt(action, ip=ip).may_mail(address)
+            for ip, action in zip(
                 strangers(6), [LimitedAction.forgot, LimitedAction.resend] * 3, strict=True
             )
         ]
         assert sent == [True] * 3 + [False] * 3
     clock.ahead += 3_601
-    assert await gate.attempt(LimitedAction.forgot, ip=HOME).may_mail("ana@example.com")
+    assert await limiter.attempt(LimitedAction.forgot, ip=HOME).may_mail("ana@example.com")
 
 
 async def test_without_limits_nothing_is_counted(client: Client, tmp_path: Path) -> None:
     """RATE_LIMIT_ENABLED=false."""
-    async with gated(client, tmp_path, rate_limit_enabled=False) as free:
+    async with rate_limited(client, tmp_path, rate_limit_enabled=False) as free:
         email = await email_of(free)
         assert await fail_to_login(free, email, ips=[HOME] * 15) == [401] * 15
         answer = await try_login(free, email, ip=HOME)
@@ -249,38 +249,38 @@ async def test_a_flood_cannot_fill_the_memory(client: Client) -> None:
 
 async def test_scripts_of_other_origins_may_read_the_limits(client: Client, tmp_path: Path) -> None:
     origin = "https://app.example.com"
-    async with gated(client, tmp_path, cors_origins=[origin]) as shared:
+    async with rate_limited(client, tmp_path, cors_origins=[origin]) as shared:
         answer = await at(shared, HOME).get("/health", headers={"Origin": origin})
     exposed = answer.headers["access-control-expose-headers"]
     assert {"RateLimit", "RateLimit-Policy", "Retry-After"} <= set(exposed.split(", "))
 
 
-async def test_doors_declare_that_they_may_refuse(client: Client) -> None:
-    doors: Mapping[str, Any] = {
+async def test_limited_actions_declare_that_they_may_refuse(client: Client) -> None:
+    limited: Mapping[str, Any] = {
         name: operation["responses"]["429"]
         for name, (_, _, operation) in client.contract.operations.items()
         if "429" in operation["responses"]
     }
-    assert {"login", "register", "delete_me"} <= set(doors)
-    for declared in doors.values():
+    assert {"login", "register", "delete_me"} <= set(limited)
+    for declared in limited.values():
         assert {"Retry-After", "RateLimit", "RateLimit-Policy"} <= set(declared["headers"])
 
 
 def test_the_decision_names_the_numbers() -> None:
-    """docs/adr/0016-throttling.md has one row for each kind of door."""
+    """docs/adr/0016-throttling.md has one row for each kind of action."""
     record = next((ROOT / "docs" / "adr").glob("*-throttling.md")).read_text()
     rows = [line.strip("|").split("|") for line in record.splitlines() if line.startswith("| `")]
     documented = {}
     for names, *cells in rows:
-        for door in re.findall(r"`(\w+)`", names):
-            documented[LimitedAction(door)] = {
-                whom: [_quota(part) for part in cell.split(",")]
-                for whom, cell in zip(COLUMNS, cells, strict=True)
+        for action in re.findall(r"`(\w+)`", names):
+            documented[LimitedAction(action)] = {
+                scope: [_quota(part) for part in cell.split(",")]
+                for scope, cell in zip(COLUMNS, cells, strict=True)
                 if cell.strip()
             }
     assert documented == {
-        door: {whom: [*of] for whom, of in rules.items() if whom in COLUMNS}
-        for door, rules in RULES.items()
+        action: {scope: [*of] for scope, of in rules.items() if scope in COLUMNS}
+        for action, rules in RULES.items()
     }
 
 

@@ -23,8 +23,8 @@ from tests.support.gates import (
     at,
     email_of,
     fail_to_login,
-    gated,
     quotas,
+    rate_limited,
     strangers,
     try_login,
 )
@@ -38,7 +38,7 @@ Send = Callable[[Client, int], Awaitable[httpx2.Response]]
 @pytest.fixture
 async def client(client: Client, tmp_path: Path) -> AsyncIterator[Client]:
     """A client of an app that limits tries."""
-    async with gated(client, tmp_path) as limited:
+    async with rate_limited(client, tmp_path) as limited:
         yield limited
 
 
@@ -94,7 +94,7 @@ async def test_a_flood_of_valid_tries_wipes_no_limit(client: Client) -> None:
     assert len(counters) <= 100_000
 
 
-# --- Invalid input, at every door ------------------------------------------------------------
+# --- Invalid input, for every action ---------------------------------------------------------
 
 
 async def _no_json(caller: Client, number: int) -> httpx2.Response:
@@ -165,8 +165,8 @@ async def test_invalid_input_counts_for_the_network_alone(
     from there is not."""
     ana = await at(client, HOME).user()
     caller = Client(at(client, ATTACKER).http, client.app, client.contract, ana.headers)
-    for door in LimitedAction:
-        quotas(monkeypatch, door, invalid=(RateLimit(4, 900),))
+    for action in LimitedAction:
+        quotas(monkeypatch, action, invalid=(RateLimit(4, 900),))
     before = len(here(client))
     with monkeypatch.context() as patch:
         for secret in ("verify", "hash"):
@@ -178,7 +178,7 @@ async def test_invalid_input_counts_for_the_network_alone(
     assert refused["ratelimit-policy"].endswith('-invalid";q=4;w=900')
     assert 0 < int(refused["retry-after"]) <= 900
     assert len(here(client)) == before + 2
-    # The limit is the same at all doors, for this network and for invalid input.
+    # The limit is the same for all actions, for this network and for invalid input.
     other = "forgot" if which == "verify" else "verify"
     assert (await INVALID_REQUESTS[other](caller, 1)).status_code == 429
     assert (await INVALID_REQUESTS[other](at(client, ELSEWHERE), 1)).status_code == 422
@@ -267,7 +267,7 @@ async def test_redis_is_left_as_it_was(client: Client, tmp_path: Path) -> None:
     """104 bytes an hour of each address that was sent, once."""
     async with (
         running_redis(tmp_path) as server,
-        gated(client, tmp_path, redis_url=server.url) as shared,
+        rate_limited(client, tmp_path, redis_url=server.url) as shared,
         Redis.from_url(server.url) as redis,
     ):
         email = await email_of(shared)

@@ -23,8 +23,8 @@ from tests.support.gates import (
     at,
     email_of,
     fail_to_login,
-    gated,
     quotas,
+    rate_limited,
     strangers,
     try_login,
 )
@@ -38,7 +38,7 @@ NETWORK_TRIES = RULES[LimitedAction.login][LimitScope.network][0].tries
 @pytest.fixture
 async def client(client: Client, tmp_path: Path) -> AsyncIterator[Client]:
     """A client of an app that limits tries."""
-    async with gated(client, tmp_path) as limited:
+    async with rate_limited(client, tmp_path) as limited:
         yield limited
 
 
@@ -72,7 +72,7 @@ async def test_after_ten_wrong_passwords_even_the_right_one_has_to_wait(
 
 
 async def test_the_wait_grows(client: Client, clock: Clock) -> None:
-    """A47: a quarter of an hour, then an hour, then a day, for whoever goes on."""
+    """A47: a quarter of an hour, then an hour, then a day, if the attempts go on."""
     email = await email_of(client)
     waits = []
     for _ in range(5):
@@ -136,7 +136,7 @@ async def test_the_owners_own_limit_holds_where_they_are_known(client: Client) -
 
 
 async def test_ten_right_logins_at_once_all_succeed(client: Client) -> None:
-    """A47. More of them may be told to wait, but use nothing up."""
+    """A47. More of them may have to wait, but use nothing up."""
     email = await email_of(client)
     for ip in (HOME, ELSEWHERE):
         assert await all_at_once(client, email, PASSWORD, ips=[ip] * 10) == [200] * 10

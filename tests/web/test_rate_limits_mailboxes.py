@@ -16,7 +16,7 @@ from tests.support.gates import (
     HOME,
     at,
     fail_to_login,
-    gated,
+    rate_limited,
     strangers,
 )
 
@@ -24,7 +24,7 @@ from tests.support.gates import (
 @pytest.fixture
 async def client(client: Client, tmp_path: Path) -> AsyncIterator[Client]:
     """A client of an app that limits tries."""
-    async with gated(client, tmp_path) as limited:
+    async with rate_limited(client, tmp_path) as limited:
         yield limited
 
 
@@ -46,10 +46,10 @@ async def test_sub_addresses_are_registered_as_one(client: Client) -> None:
 
 
 async def test_a_mailbox_gets_three_mails_an_hour(client: Client) -> None:
-    gate = client.app.state.rate_limiter
+    limiter = client.app.state.rate_limiter
     sent = [
-        await gate.attempt(door, ip=ip).may_mail(address)
-        for door, ip, address in zip(
+        await limiter.attempt(action, ip=ip).may_mail(address)
+        for action, ip, address in zip(
             [LimitedAction.forgot, LimitedAction.resend, LimitedAction.password] * 2,
             strangers(6),
             [f"ana+{number}@example.com" for number in range(5)] + ["ana@example.com"],
@@ -57,7 +57,7 @@ async def test_a_mailbox_gets_three_mails_an_hour(client: Client) -> None:
         )
     ]
     assert sent == [True] * 3 + [False] * 3
-    assert await gate.attempt(LimitedAction.forgot, ip=HOME).may_mail("ana@example.org")
+    assert await limiter.attempt(LimitedAction.forgot, ip=HOME).may_mail("ana@example.org")
 
 
 async def _forget(client: Client, *emails: str) -> int:
@@ -85,7 +85,7 @@ async def test_accounts_of_one_mailbox_share_its_mails(client: Client) -> None:
 
 @pytest.mark.usefixtures("hurried")
 async def test_strangers_do_not_use_up_the_mails_of_a_confirmed_address(client: Client) -> None:
-    """Neither by sub-addresses that nobody has, nor by accounts that they made of them."""
+    """Neither by unused sub-addresses, nor by accounts that they registered with them."""
     await _register(client, "ana@example.com", HOME)
     token = await links.token_to(client, "ana@example.com")
     confirmed = await at(client, HOME).post("/auth/email/verify", {"token": token})

@@ -20,7 +20,7 @@ from app.rate_limits import counters, local_counters
 from tests.support import faults
 from tests.support.client import Client, Person
 from tests.support.clock import Clock, clock_in
-from tests.support.gates import ELSEWHERE, HOME, at, gated
+from tests.support.gates import ELSEWHERE, HOME, at, rate_limited
 from tests.support.redis_server import running_redis
 
 LIMIT = 4
@@ -36,7 +36,7 @@ async def client(client: Client, tmp_path: Path) -> AsyncIterator[Client]:
 
 
 def limited(client: Client, folder: Path, **options: Any) -> AbstractAsyncContextManager[Client]:
-    return gated(client, folder, **({"posts_per_minute": LIMIT} | options))
+    return rate_limited(client, folder, **({"posts_per_minute": LIMIT} | options))
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from tests.support.gates import (
     all_at_once,
     at,
     fail_to_login,
-    gated,
+    rate_limited,
     redis_or_skip,
     try_login,
 )
@@ -74,8 +74,8 @@ async def test_two_apps_count_together(client: Client, redis: Redis, tmp_path: P
     """A47: of sixty tries at two of them, in parallel, ten reach the password."""
     options = {"redis_url": REDIS_URL, "secret_key": secrets.token_urlsafe(32)}
     async with (
-        gated(client, tmp_path, **options) as one,
-        gated(client, tmp_path, **options) as other,
+        rate_limited(client, tmp_path, **options) as one,
+        rate_limited(client, tmp_path, **options) as other,
     ):
         email = str((await at(one, HOME).register())["email"])
         half = len(STRANGERS) // 2
@@ -100,7 +100,7 @@ async def test_without_redis_a_process_counts_alone(
 ) -> None:
     """A47: no 5xx; the first try waits a moment, the others do not; one line says so."""
     port = request.getfixturevalue(f"{way}_port")
-    async with gated(client, tmp_path, redis_url=f"redis://127.0.0.1:{port}/0") as alone:
+    async with rate_limited(client, tmp_path, redis_url=f"redis://127.0.0.1:{port}/0") as alone:
         started = time.monotonic()
         email = str((await at(alone, HOME).register())["email"])
         assert (await try_login(alone, email, ip=HOME)).status_code == 200
@@ -118,7 +118,7 @@ async def test_an_outage_gives_nobody_new_tries(
     client: Client, proxy: Proxy, redis: Redis, tmp_path: Path, logs: Output, clock: Clock
 ) -> None:
     """A process goes on with what it has counted; Redis is asked again after a pause."""
-    async with gated(client, tmp_path, redis_url=url_by(proxy)) as limited:
+    async with rate_limited(client, tmp_path, redis_url=url_by(proxy)) as limited:
         email = str((await at(limited, HOME).register())["email"])
         assert await fail_to_login(limited, email, ips=STRANGERS[:6]) == [401] * 6
         proxy.freeze()
@@ -177,6 +177,6 @@ async def test_the_end_of_the_app_hangs_up(
         assert await app.state.rate_limiter.counters.count(["key"]) == [0]
         assert proxy._links
     async with asyncio.timeout(5):
-        while proxy._links:  # noqa: ASYNC110 nobody tells when a connection is gone
+        while proxy._links:  # noqa: ASYNC110 no event when a connection is gone
             await asyncio.sleep(0.01)
     assert not [entry for entry in logs.entries() if entry["level"] == "WARNING"]

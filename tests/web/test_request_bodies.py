@@ -1,4 +1,4 @@
-"""Request bodies are parsed strictly: UTF-8 without a byte-order mark, no duplicate members."""
+"""Request bodies are decoded strictly: UTF-8 without a byte-order mark, no duplicate members."""
 
 from __future__ import annotations
 
@@ -113,9 +113,12 @@ async def test_many_members_that_come_twice_make_a_short_answer(client: Client) 
 async def test_what_looks_like_a_mark_or_a_repetition_but_is_none_is_taken(client: Client) -> None:
     ana = await client.user()
     body = {"title": "a\ufeffb", "content": '{"x": 1, "x": 2}', "tags": ["title", "content"]}
-    made = await send(ana, "POST", "/posts", json.dumps(body, ensure_ascii=False).encode())
-    assert made.status_code == 201, made.text
-    assert (made.json()["title"], made.json()["tags"]) == (body["title"], ["content", "title"])
+    response = await send(ana, "POST", "/posts", json.dumps(body, ensure_ascii=False).encode())
+    assert response.status_code == 201, response.text
+    assert (response.json()["title"], response.json()["tags"]) == (
+        body["title"],
+        ["content", "title"],
+    )
     odd = b'\n\t {"title": "a", "Title": 1, "content": ""} '
     assert refused(await send(ana, "POST", "/posts", odd)) == [("Title", "extra_forbidden")]
 
@@ -132,8 +135,8 @@ async def test_a_repeated_request_with_a_member_twice_is_not_the_same(client: Cl
     """Nor is one with a mark: the answer is kept for what was asked."""
     ana = await client.user()
     plain = json.dumps(POST).encode()
-    made = await send(ana, "POST", "/posts", plain, **{"Idempotency-Key": "once"})
-    assert made.status_code == 201
+    response = await send(ana, "POST", "/posts", plain, **{"Idempotency-Key": "once"})
+    assert response.status_code == 201
     for content in (BOM + plain, twice(POST, "title", POST["title"])):
         for kind in ("application/json", "text/plain"):
             headers = {"Idempotency-Key": "once", "Content-Type": kind}

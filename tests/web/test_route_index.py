@@ -193,7 +193,7 @@ def plain() -> FastAPI:
     return app
 
 
-async def parsed(text: str) -> PostQuery:
+async def query_from(text: str) -> PostQuery:
     return await _POSTS(Request({"type": "http", "query_string": text.encode("latin-1")}))
 
 
@@ -211,7 +211,7 @@ async def test_a_query_string_means_what_it_meant(
         answer = await client.http.get(f"{API}/posts?{text}")
         if before.status_code == 200:
             assert answer.status_code == 200, answer.text
-            assert (await parsed(text)).model_dump(mode="json") == before.json()
+            assert (await query_from(text)).model_dump(mode="json") == before.json()
         else:
             assert answer.status_code == before.status_code == 422
             assert answer.json()["errors"] == before.json()["errors"]
@@ -250,7 +250,7 @@ def test_what_is_read_from_a_short_query_string_is_kept_from_a_long_one_not() ->
 
 
 async def test_the_same_query_string_is_the_same_query() -> None:
-    first, again, other = [await parsed(text) for text in ("page=2", "page=2", "page=3")]
+    first, again, other = [await query_from(text) for text in ("page=2", "page=2", "page=3")]
     assert first is again
     assert (first.page, other.page) == (2, 3)
 

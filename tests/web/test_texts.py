@@ -150,10 +150,10 @@ def nodes(schema: object) -> Iterator[dict[str, Any]]:
 async def test_every_error_has_a_page_that_explains_it(client: Client, locale: str) -> None:
     """A51: the `type` of each problem resolves, in the reader's language."""
     headers = {"Accept-Language": locale}
-    listed = await client.get("/errors", headers=headers)
-    assert listed.status_code == 200
+    listing = await client.get("/errors", headers=headers)
+    assert listing.status_code == 200
     for code in CODES:
-        assert f'href="/errors/{code}"' in listed.text
+        assert f'href="/errors/{code}"' in listing.text
         page = await client.get(f"/errors/{code}", headers=headers)
         assert page.status_code == 200
         assert page.headers["content-type"] == "text/html; charset=utf-8"

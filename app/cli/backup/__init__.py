@@ -48,7 +48,7 @@ class Store(Protocol):
 
 
 def store_of(url: URL) -> Store:
-    """What backs up the database of a URL."""
+    """Return what backs up the database of a URL."""
     kinds: dict[str, type[Sqlite | MariaDb | PostgreSql]] = {
         "sqlite": Sqlite,
         "mysql": MariaDb,
@@ -100,7 +100,7 @@ def _look_through(store: Store, source: Path) -> None:
 
 async def _refuse_lent(database: Database) -> None:
     """Raise BackupError behind a pooler: what the tools set for themselves would stay set for
-    whoever is lent the session next."""
+    the next client of the session."""
     if database.dialect != "postgresql":
         return
     async with database.engine.connect() as connection:
@@ -125,14 +125,14 @@ async def _tables(database: Database) -> list[str]:
 
 @contextmanager
 def _appearing(target: Path) -> Iterator[Path]:
-    """An empty file beside the target, for its owner alone; it gets the name at the end."""
+    """Yield an empty file beside the target, for its owner alone; rename it at the end."""
     if target.exists():
         raise BackupError(f"{target} exists already")
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     partial = Path(name)
     try:
         yield partial
-        # Both reach the disk before anybody relies on them.
+        # Both reach the disk before the backup counts as done.
         os.fsync(handle)
         partial.rename(target)
         _sync_directory(target.parent)

@@ -56,5 +56,5 @@ def _done(work: Callable[[Database], Awaitable[T]]) -> T:
 
 
 def _ended(reason: str) -> SystemExit:
-    """In one line: drivers and programs say things in several."""
+    """Return the end of the process, in one line: drivers and programs report in several."""
     return SystemExit("cimiento: " + " ".join(reason.split()))

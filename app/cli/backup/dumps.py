@@ -37,7 +37,7 @@ _INSERT = re.compile(
 # With `?` for what is in quotes.
 _CREATE = re.compile(rb"CREATE TABLE \? \(")
 # Neither a second statement nor a comment, but the versioned kind; and no table that is kept
-# elsewhere: in a file that somebody names, or on another server.
+# elsewhere: in a file that the dump names, or on another server.
 _DEFINITION = re.compile(
     rb"(?:(?!--|/\*(?!M?!\d{5,6} )"
     rb"|\b(?:SELECT|LOAD_FILE|CONNECTION|DIRECTORY|UNION)\b"
@@ -110,12 +110,12 @@ class _Reader:
 
     @property
     def is_within_statement(self) -> bool:
-        """Whether a statement goes on."""
+        """Return whether a statement goes on."""
         return self._statement != b""
 
     @property
     def revision(self) -> str | None:
-        """The one that the rows of Alembic's table name; None unless there is exactly one."""
+        """Return the revision in Alembic's table; None unless there is exactly one row."""
         if len(self._revisions) != 1:
             return None
         return self._revisions[0].decode()

@@ -17,7 +17,7 @@ _MAGIC = b"SQLite format 3\0"
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _IN_USE = "the database is in use: stop the servers first"
 # What does something by itself when rows are read or written. Of ours, the full-text indexes do:
-# they are left out of backups, and made anew.
+# they are left out of backups, and built again.
 _ACTIVE = (
     "SELECT type, name FROM sqlite_master"
     " WHERE type IN ('trigger', 'view') OR sql LIKE 'CREATE VIRTUAL%'"
@@ -38,7 +38,7 @@ class Sqlite:
         self._path = Path(url.database or ":memory:")
 
     def dump(self, target: Path, tables: Sequence[str] = ()) -> None:  # noqa: ARG002 the protocol's
-        """A snapshot; writers go on meanwhile. What was deleted for good is not in it."""
+        """Write a snapshot; writers go on meanwhile. Deleted pages are not in it."""
         # Opening it would make it.
         if not self._path.is_file():
             raise BackupError(f"there is no database at {self._path}")
@@ -62,17 +62,17 @@ class Sqlite:
             raise BackupError(f"{source} is damaged: {error}") from error
 
     def load(self, source: Path, *, dropping: Sequence[str] = ()) -> None:  # noqa: ARG002 the protocol's
-        """One in the place of the other, in one transaction: what was there stays when it fails.
+        """Replace the database in one transaction: what was there stays when it fails.
 
-        Refused while anybody has the file open: a server would go on acknowledging writes that
-        are replaced, and show what it remembers of rows that are gone.
+        Refused while another process has the file open: a server would go on acknowledging writes
+        that are replaced, and show what it remembers of rows that are gone.
         """
         with (
             _explained(),
             closing(_read_only(source)) as connection,
             closing(open_raw(self._url, busy_seconds=0, exclusive=True)) as target,
         ):
-            # Nobody else gets in from here on, until it is closed.
+            # No other connection gets in from here on, until this one is closed.
             target.execute("BEGIN EXCLUSIVE")
             target.execute("COMMIT")
             connection.backup(target, progress=_refuse_to_wait)
@@ -82,7 +82,7 @@ class Sqlite:
 
 
 def _contents(source: Path, connection: sqlite3.Connection) -> Contents:
-    """What is in a file, if nothing in it is broken and nothing does anything by itself."""
+    """Return what is in a file; refuse one that is damaged or has triggers or views."""
     # The file's own schema gets no functions to call.
     connection.execute("PRAGMA trusted_schema=OFF")
     if active := connection.execute(_ACTIVE).fetchall():

@@ -42,8 +42,8 @@ class MariaDb:
         self._url = url
 
     def dump(self, target: Path, tables: Sequence[str] = ()) -> None:
-        """A snapshot of these tables (all, when none is named), as SQL that stops at the first one
-        that is there already."""
+        """Write a snapshot of these tables (all, if none is named), as SQL that stops at the first
+        one that exists already."""
         program = tool("mariadb-dump", "mysqldump", package="mariadb-client")
         with self._options(program) as options, target.open("wb") as file:
             run(
@@ -71,7 +71,7 @@ class MariaDb:
         return read_dump(source)
 
     def load(self, source: Path, *, dropping: Sequence[str] = ()) -> None:
-        """MariaDB has no transactions for tables: what fails midway is said to have."""
+        """Run the script. MariaDB has no transactions for tables: report what failed midway."""
         program = tool("mariadb", "mysql", package="mariadb-client")
         with self._options(program) as options:
             command = [program, options, *_CONFINED, "--default-character-set=utf8mb4"]
@@ -98,7 +98,7 @@ class MariaDb:
 
     @contextmanager
     def _options(self, program: str) -> Iterator[str]:
-        """The option that names a file with the rest; it has to be the first of all."""
+        """Yield the option that names a file with the others; it has to be the first of all."""
         options = _client_options(self._url) | _tls_options(self._url, program)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".cnf") as file:
             file.write("[client]\n")
@@ -108,7 +108,7 @@ class MariaDb:
 
 
 def _client_options(url: URL) -> dict[str, str]:
-    """What the driver is told, under the names that the client programs know."""
+    """Return the settings of the driver under the option names of the client programs."""
     given = {
         "user": url.username,
         "password": url.password,
@@ -122,8 +122,8 @@ def _client_options(url: URL) -> dict[str, str]:
 
 
 def _tls_options(url: URL, program: str) -> dict[str, str]:
-    """The same for TLS. Programs of MariaDB's and of MySQL's may have the same name, and each
-    refuses options of the other."""
+    """Return the options for TLS. Programs of MariaDB's and of MySQL's may have the same name, and
+    each refuses options of the other."""
     tls = tls_of(url)
     names = {"ssl-cert": tls.cert, "ssl-key": tls.key, "ssl-cipher": tls.cipher}
     if tls.is_verified:
@@ -142,8 +142,8 @@ def _tls_options(url: URL, program: str) -> dict[str, str]:
 
 
 def _of_mariadb(tls: Tls, said: bytes) -> dict[str, str]:
-    """Return what they are told to look at. Newer ones demand TLS, and look at everything, unless
-    they are told."""
+    """Return the TLS options of MariaDB's programs. Newer ones demand TLS and verify everything by
+    default."""
     version = _VERSION.search(said)
     is_old = version is not None and (int(version[1]), int(version[2])) < _VERIFIES_BOTH
     # Where the old ones verify by an authority, a name may be left to itself.

@@ -42,8 +42,8 @@ class PostgreSql:
         self._conninfo = make_conninfo(**arguments)
 
     def dump(self, target: Path, tables: Sequence[str] = ()) -> None:  # noqa: ARG002 the protocol's
-        """A snapshot of all there is, without owners and grants: any role can restore it. Where the
-        URL's search_path names a schema, of that alone."""
+        """Write a snapshot of all there is, without owners and grants: any role can restore it.
+        Where the URL's search_path names a schema, write that alone."""
         program = tool("pg_dump", package="postgresql-client")
         options = ["--format=custom", "--no-owner", "--no-privileges"]
         if schema := self._schema():
@@ -69,7 +69,7 @@ class PostgreSql:
         return Contents(tables, revisions[0].decode(errors="replace")[:-1] if is_one else None)
 
     def load(self, source: Path, *, dropping: Sequence[str] = ()) -> None:
-        """In one transaction: what was there stays when it fails."""
+        """Run the script in one transaction: what was there stays when it fails."""
         program = tool("pg_restore", package="postgresql-client")
         schema = self._schema()
         if schema and (kept_in := _schema_of(program, source)) != schema:
@@ -122,7 +122,7 @@ def _play(connection: psycopg.Connection, script: Iterator[Block]) -> None:
 
 
 def _script(program: str, source: Path, without: str | None = None) -> Pieces:
-    """The lines of the script that fills a database with tables, `without` a schema it has."""
+    """Yield the script that fills a database with tables, by lines, `without` a schema it has."""
     entries = filter(None, map(_ENTRY.fullmatch, _listed(program, source)))
     wanted = [each[0] for each in entries if each[1] != "SCHEMA" or each[3] != without]
     options = ["--file=-", "--no-owner", "--no-privileges"]

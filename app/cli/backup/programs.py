@@ -53,7 +53,7 @@ def feed(command: list[str], script: Pieces, *, env: Mapping[str, str] | None = 
 
 
 def output(command: list[str], *, stdin: IO[bytes]) -> Pieces:
-    """What a program writes, line by line."""
+    """Yield what a program writes, line by line."""
     with _running(command, stdin=stdin, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         yield from process.stdout
@@ -72,7 +72,7 @@ def _running(
     stdout: IO[bytes] | int,
     env: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program, until it has ended. Raises BackupError, with its own words, if it failed."""
+    """Run a program for the block. Raise BackupError, with its own words, if it failed."""
     # A file, which unlike a pipe is never full.
     with tempfile.TemporaryFile() as complaints:
         with subprocess.Popen(  # noqa: S603 a program of the database's, and our own words

@@ -95,7 +95,7 @@ _COPY = re.compile(
 _CREATED = re.compile(rb"CREATE TABLE (?:" + _QUOTED_NAME + rb"\.)?(" + _QUOTED_NAME + rb") \(\n")
 _COLUMN_LINE = re.compile(rb"^    (" + _QUOTED_NAME + rb") ", re.MULTILINE)
 _END_OF_ROWS = b"\\.\n"
-# For psql; what they say is not to be run by anybody.
+# For psql; never run here.
 _FOR_PSQL = re.compile(rb"\\(?:un)?restrict [0-9A-Za-z]+\n")
 
 
@@ -161,7 +161,7 @@ def _statements(script: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _mark(token: re.Match[bytes]) -> bytes:
-    """Of the same length, so that both texts have the same places."""
+    """Return a mark of the same length, so that both texts have the same places."""
     marks = {b"-": b" ", b'"': _IDENTIFIER}
     return marks.get(token[0][:1], _TEXT) * len(token[0])
 

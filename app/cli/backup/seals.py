@@ -43,7 +43,7 @@ def refuse_damaged(path: Path) -> None:
 
 
 def _digest(file: IO[bytes], size: int) -> str:
-    """That of the first bytes of a file, in hexadecimal; leaves the position after them."""
+    """Return the digest of the first bytes of a file, and leave the position after them."""
     digest = hashlib.sha256()
     file.seek(0)
     while size > 0 and (piece := file.read(min(size, _PIECE_BYTES))):

@@ -12,7 +12,7 @@ from app.db.engine import connect
 
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
-    """Every finding, in the order people would look. Nothing raises, hangs or shows a secret.
+    """Yield every finding, in the order people would look. Never raise, hang or show a secret.
 
     What cannot be asked because something before it failed is left out.
     """

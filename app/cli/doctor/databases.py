@@ -52,7 +52,7 @@ Look = Callable[[Database, Settings], Awaitable[Findings]]
 
 
 def checks(settings: Settings) -> Iterator[tuple[str, Look]]:
-    """The checks that suit a database, by name."""
+    """Yield the checks that suit a database, by name."""
     yield "database", check_reachable
     match settings.url.get_backend_name():
         case "sqlite":
@@ -74,13 +74,13 @@ def checks(settings: Settings) -> Iterator[tuple[str, Look]]:
 
 
 def ends(name: str, findings: Sequence[Finding]) -> bool:
-    """Whether what was found leaves nothing to ask the database."""
+    """Return whether what was found leaves nothing to ask the database."""
     failed = any(each.verdict is Verdict.fail for each in findings)
     return failed and name in {"database", "migrations"}
 
 
 async def check_reachable(database: Database, settings: Settings) -> Findings:
-    """Whether it answers, and what it is."""
+    """Check that it answers, and report its version."""
     where = _where(settings)
     started = time.perf_counter()
     try:
@@ -108,14 +108,14 @@ async def _scalar(connection: AsyncConnection, statement: str) -> object:
 
 
 async def check_reconnect(database: Database, _: Settings) -> Findings:
-    """Whether a connection that was cut is replaced before anybody notices: one of ours is."""
+    """Cut one of our connections, and check that it is replaced before use."""
     async with database.engine.connect() as connection:
         if await connection.run_sync(is_pooled):
-            return []  # the session may be somebody else's by the time it would be cut
+            return []  # the session may be another client's by the time it would be cut
         own_id = await _scalar(connection, _OWN_ID[database.dialect])
         server = await _server(connection)
     async with database.probing.connect() as killer:
-        # Behind a load balancer the same number may be somebody else's, on another server.
+        # Behind a load balancer the same number may be another client's, on another server.
         if await _server(killer) != server:
             return []
         await killer.exec_driver_sql(_KILL[database.dialect].format(own_id))
@@ -136,7 +136,7 @@ async def _server(connection: AsyncConnection) -> object:
 
 
 async def check_clock(database: Database, _: Settings) -> Findings:
-    """Whether the server's clock agrees with this machine's."""
+    """Check that the server's clock agrees with this machine's."""
     async with database.probing.connect() as connection:
         before = utc_now()
         server_time = await _scalar(connection, _NOW[database.dialect])
@@ -152,7 +152,7 @@ async def check_clock(database: Database, _: Settings) -> Findings:
 
 
 async def check_migrations(database: Database, _: Settings) -> Findings:
-    """Whether the tables are those of this version."""
+    """Check that the tables are those of this version."""
     async with database.engine.connect() as connection:
         strange = await connection.run_sync(fitness.strangeness, Base.metadata.tables.keys())
     if strange:
@@ -176,7 +176,7 @@ def _migration(revision: Revision) -> Finding:
 
 
 async def check_admins(database: Database, _: Settings) -> Findings:
-    """Whether anybody can administrate."""
+    """Check that an administrator can log in."""
     async with database.begin(readonly=True) as session:
         found = await admins.has_admin(session)
     return [
@@ -190,7 +190,7 @@ async def check_admins(database: Database, _: Settings) -> Findings:
 
 
 async def check_outbox(database: Database, _: Settings) -> Findings:
-    """Whether mails leave."""
+    """Check that mails are delivered."""
     reader = open_query_runner(database)
     try:
         found = await backlog.measure(reader)

@@ -52,7 +52,7 @@ def failure(check: str, message: str, remedy: str) -> Finding:
 
 
 def summed_up(found: Findings) -> str:
-    """All findings in one line: `2 problems, 1 warning.`"""
+    """Return all findings in one line: `2 problems, 1 warning.`"""
     counts = Counter(each.verdict for each in found)
     named = ((counts[Verdict.fail], "problem"), (counts[Verdict.warn], "warning"))
     parts = [f"{count} {name}{'s' if count > 1 else ''}" for count, name in named if count]
@@ -60,12 +60,12 @@ def summed_up(found: Findings) -> str:
 
 
 def judged(check: str, is_good: bool, message: str, remedy: str) -> Finding:
-    """Good, or a failure with its remedy."""
+    """Return a good finding, or a failure with its remedy."""
     return good(check, message) if is_good else failure(check, message, remedy)
 
 
 def advised(check: str, is_good: bool, message: str, remedy: str) -> Finding:
-    """Good, or a warning with its remedy."""
+    """Return a good finding, or a warning with its remedy."""
     return good(check, message) if is_good else warning(check, message, remedy)
 
 
@@ -82,7 +82,7 @@ class Secrets:
         self._longest_first = sorted(forms - {""}, key=len, reverse=True)
 
     def masked(self, text: str) -> str:
-        """A text of somebody else's, without them."""
+        """Return a text from elsewhere with the secrets masked."""
         for secret in self._longest_first:
             text = text.replace(secret, "***")
         return text
@@ -93,7 +93,7 @@ def _password_of(url: str | None) -> str:
 
 
 async def bounded(check: str, work: Awaitable[Findings], secrets: Secrets) -> Findings:
-    """What a check finds; a failure when it raises or takes longer than SECONDS."""
+    """Return what a check finds; a failure if it raises or takes longer than SECONDS."""
     try:
         findings = await in_time(work)
     except TimeoutError:
@@ -109,7 +109,7 @@ async def bounded(check: str, work: Awaitable[Findings], secrets: Secrets) -> Fi
 
 
 async def in_time(work: Awaitable[Any]) -> Any:
-    """A result within SECONDS, or TimeoutError; what hangs is left to clean up by itself."""
+    """Return a result within SECONDS; raise TimeoutError otherwise, and leave what hangs to end."""
     working = asyncio.ensure_future(work)
     await asyncio.wait({working}, timeout=SECONDS)
     if not working.done():
@@ -119,12 +119,12 @@ async def in_time(work: Awaitable[Any]) -> Any:
 
 
 def reason(error: BaseException) -> str:
-    """An error in one short line: a driver's own words, without the statement."""
+    """Return an error in one short line: a driver's own words, without the statement."""
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:_MAX_REASON] if text else type(error).__name__
 
 
-def listed(names: Sequence[str]) -> str:
+def comma_separated(names: Sequence[str]) -> str:
     return ", ".join(names)

@@ -21,7 +21,7 @@ _HERE = re.compile(r"localhost|127\..*|::1|\[::1\]")
 
 
 async def check_environment(settings: Settings) -> Findings:
-    """Whether it is as open as it should be."""
+    """Check that it is no more open than it should be."""
     return [*_environment(settings)]
 
 
@@ -51,7 +51,7 @@ def _environment(settings: Settings) -> Iterator[Finding]:
 
 
 async def check_addresses(settings: Settings) -> Findings:
-    """Whether people find the app, and it sees who they are."""
+    """Check that clients reach the app, and that it sees their addresses."""
     return [*_addresses(settings)]
 
 
@@ -89,7 +89,7 @@ def _addresses(settings: Settings) -> Iterator[Finding]:
 
 
 def _is_trusted(host: str, trusted: list[str]) -> bool:
-    """As TrustedHostsMiddleware of app/web/middleware/trusted_hosts.py has it."""
+    """Return whether the host is served, as TrustedHostsMiddleware judges it."""
     return any(
         each in {"*", host} or (each.startswith("*.") and host.endswith(each[1:]))
         for each in map(str.lower, trusted)
@@ -97,14 +97,14 @@ def _is_trusted(host: str, trusted: list[str]) -> bool:
 
 
 async def check_secrets(settings: Settings) -> Findings:
-    """Secrets and key pairs: long enough, readable, and for their owner alone."""
+    """Check that secrets and key pairs are long enough, readable, and for their owner alone."""
     return [*_secrets(settings)]
 
 
 def _secrets(settings: Settings) -> Iterator[Finding]:
     name = "secrets"
     if settings.keeps_secret and not (settings.data_dir / "secret.key").exists():
-        yield good(name, f"SECRET_KEY is made under {settings.data_dir} at the first start")
+        yield good(name, f"SECRET_KEY is generated under {settings.data_dir} at the first start")
     weak = is_guessable(settings.secret_key.get_secret_value())
     yield advised(
         name,
@@ -117,7 +117,8 @@ def _secrets(settings: Settings) -> Iterator[Finding]:
         pairs = settings.key_pairs
     except (ValueError, OSError) as error:
         if settings.in_development and not (settings.data_dir / "keys").exists():
-            yield good(name, f"key pairs are made under {settings.data_dir} at the first start")
+            message = f"key pairs are generated under {settings.data_dir} at the first start"
+            yield good(name, message)
             return
         yield failure(name, str(error), "Run scripts/rotate-key, or put the right file back.")
     else:
@@ -139,7 +140,7 @@ def _key_files(data_dir: Path) -> list[Path]:
 
 
 async def check_disk(settings: Settings) -> Findings:
-    """Whether state can be kept where it is to be kept."""
+    """Check that DATA_DIR can be written to, and has room."""
     return [*_disk(settings.data_dir)]
 
 
@@ -149,7 +150,7 @@ def _disk(folder: Path) -> Iterator[Finding]:
         yield failure(
             name,
             f"nothing can be written to {folder}: {problem}",
-            "Make the folder of DATA_DIR, owned by whoever runs the app.",
+            "Create the folder of DATA_DIR, owned by the user who runs the app.",
         )
         return
     existing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
@@ -162,22 +163,22 @@ def _disk(folder: Path) -> Iterator[Finding]:
 
 
 def _not_writable(folder: Path) -> str | None:
-    """Why no file can be made there; tried, as rights alone do not tell. Nothing is left."""
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    """Return why no file can be created there: tried, as rights alone do not tell, and undone."""
+    missing_folders = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         return error.strerror or type(error).__name__
     finally:
-        for each in made:
+        for each in missing_folders:
             with suppress(OSError):
                 each.rmdir()
     return None
 
 
 async def check_files(settings: Settings) -> Findings:
-    """Whether the database and the mails are out of reach for other users of the machine."""
+    """Check that other users of the machine cannot reach the database and the mails."""
     folder = settings.data_dir
     if not folder.is_dir():
         return []

@@ -7,7 +7,14 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.cli.doctor.findings import Finding, Findings, advised, failure, judged, listed
+from app.cli.doctor.findings import (
+    Finding,
+    Findings,
+    advised,
+    comma_separated,
+    failure,
+    judged,
+)
 from app.cli.doctor.pools import enough_connections
 from app.config import Settings
 from app.core.words import MAX_LENGTH, MIN_LETTERS
@@ -24,7 +31,7 @@ Variables = Mapping[str, str]
 
 
 async def check(database: Database, settings: Settings) -> Findings:
-    """What the app's own connections see."""
+    """Check the settings that the app's own connections see."""
     async with database.engine.connect() as connection:
         session = await _variables(connection, "SESSION")
         server = await _variables(connection, "GLOBAL")
@@ -50,7 +57,7 @@ def _characters(session: Variables, strange: list[str]) -> Iterator[Finding]:
         "charset",
         charset == "utf8mb4",
         f"the database's default is {charset}, {collation}",
-        "New tables would be made with it: ALTER DATABASE … CHARACTER SET utf8mb4"
+        "New tables would be created with it: ALTER DATABASE … CHARACTER SET utf8mb4"
         " COLLATE utf8mb4_unicode_ci;",
     )
     connection = session["character_set_connection"]
@@ -63,7 +70,7 @@ def _characters(session: Variables, strange: list[str]) -> Iterator[Finding]:
     if strange:
         yield failure(
             "charset",
-            f"not in utf8mb4 and InnoDB: {listed(strange)}",
+            f"not in utf8mb4 and InnoDB: {comma_separated(strange)}",
             "For each: ALTER TABLE … ENGINE=InnoDB, CONVERT TO CHARACTER SET utf8mb4"
             " COLLATE utf8mb4_unicode_ci; (after a backup)",
         )
@@ -75,7 +82,7 @@ def _session(session: Variables) -> Iterator[Finding]:
     yield judged(
         "sql_mode",
         "STRICT_ALL_TABLES" in modes,
-        f"sql_mode is {listed(modes) or 'empty'}",
+        f"sql_mode is {comma_separated(modes) or 'empty'}",
         f"What does not fit would be cut off: it has to be strict. {proxy}",
     )
     zone = session["time_zone"]
@@ -122,7 +129,7 @@ def _words(server: Variables) -> Finding:
         int(shortest) <= MIN_LETTERS + 1 and int(longest) >= MAX_LENGTH,
         f"words of {shortest} to {longest} characters are indexed",
         f"Searches would miss others: set innodb_ft_min_token_size to {MIN_LETTERS} and"
-        " innodb_ft_max_token_size to 84 in my.cnf, and make the FULLTEXT indexes anew.",
+        " innodb_ft_max_token_size to 84 in my.cnf, and rebuild the FULLTEXT indexes.",
     )
 
 

@@ -7,7 +7,7 @@ from app.config import Settings
 
 
 def enough_connections(settings: Settings, allowed: int, *, where: str) -> Finding:
-    """`allowed` are those the server grants us; `where` names the setting that says so."""
+    """Check the connections that a server allows us; `where` names the setting that says so."""
     # In each worker: two pools, the connection that looks whether the database answers, and the
     # one that ends statements whose callers are gone (MariaDB).
     wanted = settings.workers * (2 * settings.database_pool_size + 2)

@@ -20,7 +20,7 @@ _UTC = {"UTC", "Etc/UTC", "GMT"}
 
 
 async def check(database: Database, settings: Settings) -> Findings:
-    """What the app's own connections see."""
+    """Check the settings that the app's own connections see."""
     async with database.engine.connect() as connection:
         rows: Any = await connection.exec_driver_sql("SELECT name, setting FROM pg_settings")
         found = {str(name): str(value) for name, value in rows}
@@ -56,7 +56,7 @@ def _session(found: Mapping[str, str]) -> Iterator[Finding]:
         "charset",
         encoding == "UTF8",
         f"the database's encoding is {encoding}",
-        "Restore a dump into one made by CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0;",
+        "Restore a dump into a new one: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0;",
     )
     proxy = "Something between the app and the server (a pooler) undoes what is set."
     zone = found["TimeZone"]

@@ -31,7 +31,7 @@ _FULL = 0.95
 
 
 async def check_redis(settings: Settings) -> Findings:
-    """Whether Redis answers, and keeps what it is given."""
+    """Check that Redis answers, and keeps what it is given."""
     if settings.redis_url is None:
         alone = settings.workers == 1
         return [
@@ -91,7 +91,7 @@ def _judged_redis(where: str, info: Mapping[str, Any]) -> Iterator[Finding]:
         "redis",
         is_kept,
         f"appendonly is {'yes' if is_kept else 'no'}",
-        "A restart forgets limits, and jobs until they are sent anew: set appendonly yes.",
+        "A restart forgets limits, and jobs until they are sent again: set appendonly yes.",
     )
 
 
@@ -99,14 +99,14 @@ def _judged_redis(where: str, info: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 async def check_mail(settings: Settings) -> Findings:
-    """Whether the mail server takes us: connection, encryption, login. Sends nothing."""
+    """Check connection, encryption and login of the mail server. Send nothing."""
     if settings.smtp_host is None:
         return [
             advised(
                 "mail",
                 settings.in_development,
                 f"no SMTP_HOST: mails stay in the outbox and under {settings.mail_dir}",
-                "Set SMTP_HOST and its like, or nobody gets mails.",
+                "Set SMTP_HOST and its like, or no mails are sent.",
             )
         ]
     where = f"{settings.smtp_host}:{settings.smtp_port}"

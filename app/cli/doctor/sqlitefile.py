@@ -1,4 +1,4 @@
-"""SQLite: the file, its folder, and what every connection is told."""
+"""SQLite: the file, its folder, and the settings of every connection."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WANTED = {"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1"}
 
 
 def problem(settings: Settings) -> Finding | None:
-    """Why there is no database to look at, without making one; None for other databases."""
+    """Return why there is no database, without creating one; None for other databases."""
     url = settings.url
     if url.get_backend_name() != "sqlite":
         return None
@@ -35,7 +35,7 @@ def problem(settings: Settings) -> Finding | None:
 
 
 async def check(database: Database, settings: Settings) -> Findings:
-    """What the app's own connections see."""
+    """Check the settings that the app's own connections see."""
     async with database.probing.connect() as connection:
         found = {}
         for name in _WANTED:
@@ -51,12 +51,12 @@ def _judged(found: dict[str, str]) -> Iterator[Finding]:
 
 
 def _folder(path: Path) -> Finding:
-    """SQLite writes two more files beside the one."""
+    """Check file and folder: SQLite writes two more files beside the one."""
     return judged(
         "sqlite",
         os.access(path, os.W_OK) and _takes_files(path.parent),
         f"its file is {path}",
-        f"{path} and its folder have to be writable for whoever runs the app.",
+        f"{path} and its folder have to be writable for the user who runs the app.",
     )
 
 

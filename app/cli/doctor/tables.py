@@ -19,7 +19,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError
 
-from app.cli.doctor.findings import Finding, Findings, failure, good, listed, reason, warning
+from app.cli.doctor.findings import (
+    Finding,
+    Findings,
+    comma_separated,
+    failure,
+    good,
+    reason,
+    warning,
+)
 from app.config import Settings
 from app.db.engine import Database
 from app.models import Base
@@ -29,12 +37,12 @@ _MAX_SHOWN = 10
 
 
 async def check_schema(database: Database, _: Settings) -> Findings:
-    """Whether every table, column and index of the models is there."""
+    """Check that every table, column and index of the models is there."""
     async with database.probing.connect() as connection:
         missing, slow = await connection.run_sync(_missing)
     found: list[Finding] = []
     if missing:
-        remedy = "Somebody has changed the tables: restore a backup, or make them anew by hand."
+        remedy = "The tables were changed: restore a backup, or create what is missing by hand."
         found.append(failure("schema", f"missing: {_named(missing)}", remedy))
     if slow:
         remedy = "Listings read whole tables without them: make them as the migrations do."
@@ -74,7 +82,7 @@ def _indexes_there(looked: Inspector, table: Table) -> set[str]:
 
 
 async def check_privileges(database: Database, _: Settings) -> Findings:
-    """Whether the user of the URL may read and write every table. Writes nothing: each statement
+    """Check that the user of the URL may read and write every table. Write nothing: each statement
     is for no row, and undone."""
     refused: dict[str, str] = {}
     async with database.probing.connect() as connection:
@@ -94,7 +102,7 @@ async def check_privileges(database: Database, _: Settings) -> Findings:
 
 
 def _statements(table: Table) -> Iterator[tuple[str, Executable]]:
-    """One of each kind, for no row."""
+    """Yield a statement of each kind, for no row."""
     written = [column for column in table.columns if column.computed is None]
     nothing = select(*written).where(false())
     yield "SELECT", nothing
@@ -106,4 +114,4 @@ def _statements(table: Table) -> Iterator[tuple[str, Executable]]:
 
 def _named(names: list[str]) -> str:
     more = len(names) - _MAX_SHOWN
-    return listed(names[:_MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return comma_separated(names[:_MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""What is added to modules that exist: where all resources are declared."""
+"""Edits of the existing modules that declare all resources."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _in_resources(text: str, plan: Plan) -> str:
     return _before(text, "from app.models.outbox import Mail\n", imported, where)
 
 
-# By language: what the permissions are for, of one's own rows and of everybody's.
+# By language: what the permissions are for, of one's own rows and of all rows.
 _DESCRIPTIONS = {
     "en": {
         "write": "Create, change and delete {words}.",

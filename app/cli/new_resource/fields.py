@@ -13,7 +13,7 @@ from app.models.base import Base, SoftDelete, TimestampedModel
 
 MAX_LENGTH = 1_000
 MAX_TEXT = 100_000
-# A longer one makes an index that MariaDB refuses beside other columns.
+# With a longer one, MariaDB refuses the index of it and other columns.
 _MAX_SORTED = 200
 _MAX_NAME = 30
 _FIELD = re.compile(r"(?P<name>[^:]+):(?P<kind>[a-z]+)(?:\((?P<given>[^()]*)\))?")
@@ -23,13 +23,12 @@ _TAKEN = {
     *("id", "version", "author_id", "page", "page_size", "cursor", "sort", "q", "deleted", "items"),
     *("change", "guard", "row", "data", "request", "session", "caller"),
 }
-# Words of every database's language are quoted where they have to be, but these name columns of
-# the database's own.
+# SQL keywords are quoted where they have to be, but these name system columns of the databases.
 _OF_DATABASES = {"rowid", "oid", "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"}
 
 
 class MistakeError(ValueError):
-    """What cannot be made, in one line."""
+    """What cannot be created, in one line."""
 
 
 class Kind(StrEnum):
@@ -77,7 +76,7 @@ class Field:
 
 
 def camel(name: str) -> str:
-    """`blog_entry` is `BlogEntry`."""
+    """Return `BlogEntry` for `blog_entry`."""
     return "".join(part.title() for part in name.split("_"))
 
 

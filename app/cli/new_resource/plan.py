@@ -18,7 +18,17 @@ _MAX_IDENTIFIER = 60  # of the databases: PostgreSQL cuts a longer one
 NAMES = {
     *("Annotated", "Any", "Author", "Base", "Caller", "Case", "Changes", "Client", "ClassVar"),
     *("CreatedAt", "Date", "Depends", "Entry", "Field", "Filled", "Flag", "Id", "Index", "Literal"),
-    *("Location", "Mapped", "Page", "Permission", "Person", "Request", "Response", "Scenario"),
+    *(
+        "Location",
+        "Mapped",
+        "Page",
+        "Permission",
+        "Person",
+        "Projection",
+        "Request",
+        "Response",
+        "Scenario",
+    ),
     *("Select", "Session", "String", "Subquery", "Text", "Transaction", "UpdatedAt", "User"),
     *("Versioned", "World"),
 }
@@ -28,7 +38,7 @@ _VARIABLES = {
     *("reader", "request", "response", "router", "row", "schemas", "session", "shown"),
     *("transaction", "write"),
 }
-# Pointing to one would tell anybody that it is there.
+# A reference to one would disclose to any caller that it exists.
 _NOT_FOR_EVERYBODY = {"Role"}
 _PLAIN = re.compile(r"[\w -]*")
 _UNCOUNTED = re.compile(r"(ss|us|is)$")

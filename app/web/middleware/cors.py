@@ -28,8 +28,8 @@ _MAX_SHOWN = 100
 
 
 class CrossOriginMiddleware(CORSMiddleware):
-    """Lets scripts of the listed origins call the API, with cookies; `headers` are allowed beside
-    ALLOWED. A preflight that is refused is told what it was refused for."""
+    """Lets scripts of `origins` call the API, with cookies; `headers` are allowed beside ALLOWED.
+    The refusal of a preflight names what it was refused for."""
 
     def __init__(
         self, app: ASGIApp, *, origins: Sequence[str], headers: Sequence[str] = ()

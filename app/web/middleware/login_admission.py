@@ -26,7 +26,7 @@ class LoginAdmissionMiddleware:
 
     In a storm most logins are refused. Refused here, a login costs a third of what it would cost
     behind the parser of forms and the limits of attempts. The turn begins at the end of the body
-    and ends before the answer is sent: nobody who waits for a client has one.
+    and ends before the answer is sent: it is not held while waiting for a client.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -97,12 +97,12 @@ def _context_of(scope: Scope) -> RequestContext:
 
 
 def _new_id() -> str:
-    # No secret: everybody is told theirs. The system's randomness costs ten times as much.
+    # No secret: each client receives its own. The system's randomness costs ten times as much.
     return f"{random.getrandbits(128):032x}"
 
 
 def _shown(text: str) -> str:
-    """Text without control characters: it is kept and shown, and no database takes a NUL."""
+    """Return a text without control characters: it is stored, and no database takes a NUL."""
     return text if text.isprintable() else text.translate(_NO_CONTROLS)
 
 

@@ -13,9 +13,9 @@ from app.core.exceptions import AppError, Unavailable
 from app.web.problems import problem
 
 log = logging.getLogger("app.request")
-# A read that takes longer is worth a look whether anybody waits for it.
+# A read that takes longer is worth a look whether its client still waits.
 LOOK_SECONDS = 0.5
-# What logs and metrics are told of a client that has hung up; nobody is sent it. As nginx has it.
+# The status of a client that has hung up, in logs and metrics; never sent. As nginx has it.
 HUNG_UP = 499
 _READS = frozenset({"GET", "HEAD"})
 
@@ -75,7 +75,7 @@ class _Request:
             await self._send(message)
 
     async def receive(self) -> Message:
-        """A slow upload is the client's time, not ours: the clock restarts at each part."""
+        """Restart the clock at each part of the body: a slow upload is the client's time."""
         message = await self._receive()
         self._timer.cancel()
         self._timer = self._loop.call_later(self._seconds, self._expire)
@@ -94,8 +94,8 @@ class _Request:
         self._watch = self._loop.create_task(self._wait_for_hang_up())
 
     async def _wait_for_hang_up(self) -> None:
-        """What a read sends as its body is thrown away. A limit that it meets is not ours to
-        tell of: nobody has asked for the body."""
+        """Throw away what a read sends as its body, and ignore a limit that it meets: the body is
+        not used."""
         with suppress(AppError):
             while (await self._receive())["type"] != "http.disconnect":
                 pass

@@ -45,8 +45,8 @@ def upgrade() -> None:
         mysql_collate="utf8mb4_unicode_ci",
         sqlite_autoincrement=True,
     )
-    listed = ["post_id", "created_at", "id"]
-    op.create_index("ix_comments_post_id_created_at_id", "comments", listed)
+    columns = ["post_id", "created_at", "id"]
+    op.create_index("ix_comments_post_id_created_at_id", "comments", columns)
     op.create_index("ix_comments_author_id", "comments", ["author_id"])
     op.create_index(
         "ix_comments_deleted_at",

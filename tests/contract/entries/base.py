@@ -22,7 +22,7 @@ class Case:
     """How an operation, about one kind of target, answers each actor of `ACTORS`.
 
     `scenario` makes the target, says whose it is, and has a valid body. `shape` is that of the
-    body of a success. `permission` is what opens the operation on somebody else's row.
+    body of a success. `permission` allows the operation on another user's row.
     """
 
     statuses: tuple[int, ...]
@@ -38,7 +38,7 @@ class Filled:
 
     admin: Person
     ids: dict[str, int] = field(default_factory=dict)
-    # By operation: members of its body that had to be made first.
+    # By operation: members of its body that had to be created first.
     members: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -54,13 +54,13 @@ class Entry:
     """A resource, by the tag of its operations.
 
     `cases` are by operation, or by `operation:form` for a target in another form (`:draft`);
-    `hidden` are those about a row that others must not be told of. `bodies` make a new valid body
+    `hidden` are those about a row that others must not learn of. `bodies` build a new valid body
     for each path that creates; `references` make the rows that the path and the body of a new one
     point to, by the parameter of the path or the member of the body. `writes` are a valid call of
     each writing operation, on the rows that `fill` makes. `row_ids` make a row for a path
     parameter. `tagged` are the shapes that are shown with an ETag. `collection` is the path of rows
-    that are made by `create_noun` and changed by `update_noun`, with a body like `change` and not
-    with one like `invalid`; `is_unique` says that the same body cannot be created twice.
+    that `create_noun` creates and `update_noun` changes, with a body like `change` and not with
+    one like `invalid`; `is_unique` says that the same body cannot be created twice.
     """
 
     tag: str

@@ -21,10 +21,10 @@ async def new_role(world: World) -> Scenario:
 
 
 async def a_role(world: World) -> Scenario:
-    """A role that its owner has and that grants nothing: only the gate can refuse."""
+    """A role that its owner has and that grants nothing: only the permission check can refuse."""
     owner = await new_user(world.root)
-    made = await world.root.post("/roles", {"name": f"a role {next(numbers)}"})
-    role_id = made.json()["id"]
+    created = await world.root.post("/roles", {"name": f"a role {next(numbers)}"})
+    role_id = created.json()["id"]
     given = await world.root.put(f"/users/{owner.id}/roles/{role_id}")
     assert given.status_code == 204
     return Scenario(owner, {"user_id": owner.id, "role_id": role_id})

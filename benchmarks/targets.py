@@ -1,4 +1,4 @@
-"""A served database: whom to ask and as whom, and the way to look behind the server's back."""
+"""What is measured: a served database, its callers, and a way to look behind the server's back."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _SETTLING_SECONDS = 10
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A server on a filled database. `tokens` are of the users 1, 2, …"""
+class Target:
+    """A server on a filled database. `tokens` are those of the users 1, 2, …"""
 
     filled: Filled
     server: Server
@@ -51,7 +51,7 @@ class Stage:
         return max(2, min(FAR_PAGE, self.data.posts * 9 // 10 // PAGE_SIZE))
 
     def ask(self, request: Request, *, status: int = 200) -> dict[str, Any]:
-        """The body of an answer; Trouble unless it has this status."""
+        """Return the body of an answer; raise Trouble unless it has this status."""
         headers = {"Authorization": f"Bearer {request.token}"} if request.token else {}
         if request.body:
             headers["Content-Type"] = request.content_type
@@ -70,7 +70,7 @@ class Stage:
         return str(cursor)
 
     def count(self, model: type[TimestampedModel]) -> int:
-        """How many rows a table has, once nothing is written any more."""
+        """Return how many rows a table has, once nothing is written any more."""
         deadline, last = time.monotonic() + _SETTLING_SECONDS, -1
         while time.monotonic() < deadline:
             with self.filled.engine.connect() as connection:
@@ -82,7 +82,7 @@ class Stage:
         return last
 
     def written(self, post_id: int) -> dict[str, Any]:
-        """The row of a post, as the database has it."""
+        """Return the row of a post, as the database has it."""
         columns = (Post.author_id, Post.title, Post.content)
         with self.filled.engine.connect() as connection:
             row = connection.execute(select(*columns).where(Post.id == post_id)).one_or_none()
@@ -95,7 +95,7 @@ class Stage:
             connection.execute(delete(LoginSession).where(LoginSession.id > self.data.logins))
 
     def load(self, machine: Machine, requests: list[Request], *, name: str) -> Load:
-        """Requests ready to be sent to this server."""
+        """Return requests ready to be sent to this server."""
         file = self.filled.directory / f"{name}.requests"
         # With more workers than one nothing is pinned: they take all the cores there are.
         core = machine.load_core if self.pinned else None
@@ -107,23 +107,23 @@ class Stage:
 
 
 @contextmanager
-def staged(
+def serving_target(
     filled: Filled, machine: Machine, *, workers: int = 1, wrapper: Sequence[str] = ()
-) -> Iterator[Stage]:
+) -> Iterator[Target]:
     """Serve a filled database, and leave it as it was."""
     place = (machine, filled.environment, filled.directory)
     with (
         serving_app(*place, workers=workers, wrapper=wrapper) as server,
         httpx2.Client(base_url=server.url, timeout=20) as client,
     ):
-        stage = Stage(filled, server, filled.data.tokens(), client)
+        target = Target(filled, server, filled.data.tokens(), client)
         try:
-            yield stage
+            yield target
         finally:
-            stage.restore()
+            target.restore()
 
 
 def expect(found: object, wanted: object, what: str) -> None:
-    """Trouble, saying both, unless they are equal."""
+    """Raise Trouble, saying both, unless they are equal."""
     if found != wanted:
         raise Trouble(f"wrong answer: {what} is {found!r:.300}, not {wanted!r:.300}")

@@ -1,10 +1,10 @@
 """Hundreds of logins in flight: what they, a stranger and the other routes get of the server.
 
-    python -m benchmarks.crowd --in-flight 540 --networks 6
+    python -m benchmarks.logins_in_flight --in-flight 540 --networks 6
 
 The server is the app as people run it, with its limits of tries in force; the networks are those
-that a trusted proxy names. The crowd is a process of its own, so that what it does is not
-counted to those who are watched.
+that a trusted proxy names. The logins come from a process of its own, so that its work does not
+slow down the requests that are watched.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Seen:
 
 
 class Line:
-    """One connection, kept open; opened anew after an error."""
+    """One connection, kept open; opened again after an error."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -102,8 +102,8 @@ def login(data: DataSet, user_id: int, network: str) -> bytes:
     return (head + body).encode()
 
 
-def crowd(pipe: Connection, url: str, requests: list[bytes], pause: float) -> None:
-    """Keep one login of each of the requests in flight until the other end says so."""
+def keep_in_flight(pipe: Connection, url: str, requests: list[bytes], pause: float) -> None:
+    """Keep one of each of the requests in flight until the other end of the pipe ends it."""
 
     async def one(request: bytes, seen: Seen) -> None:
         line = Line(url)
@@ -164,11 +164,11 @@ def behind_a_proxy(
     settings = {"RATE_LIMIT_ENABLED": str(limits).lower(), "TRUSTED_PROXIES": "127.0.0.1"}
     with (
         tempfile.TemporaryDirectory() as folder,
-        filled(database, data, machine, Path(folder)) as made,
+        filled(database, data, machine, Path(folder)) as filled_db,
     ):
-        add(made.engine)
-        with serving_app(machine, made.environment | settings, Path(folder)) as server:
-            yield made, server
+        add(filled_db.engine)
+        with serving_app(machine, filled_db.environment | settings, Path(folder)) as server:
+            yield filled_db, server
 
 
 def main(
@@ -192,18 +192,18 @@ def main(
             for number in range(in_flight)
         ]
         ours, theirs = multiprocessing.Pipe()
-        crowding = multiprocessing.get_context("spawn").Process(
-            target=crowd, args=(theirs, server.url, requests, pause)
+        sender = multiprocessing.get_context("spawn").Process(
+            target=keep_in_flight, args=(theirs, server.url, requests, pause)
         )
-        crowding.start()
+        sender.start()
         time.sleep(3)
         found = asyncio.run(_watch(server.url, data, seconds))
         ours.send(None)
-        crowded: Seen = ours.recv()
-        crowding.join(10)
+        logins: Seen = ours.recv()
+        sender.join(10)
         memory = peak_memory_mib(server.pid)
     typer.echo(f"{database}, {in_flight} in flight, {networks} networks, {accounts} accounts")
-    typer.echo(f"  crowd             {crowded}")
+    typer.echo(f"  logins            {logins}")
     for name, seen in found.items():
         typer.echo(f"  {name:17} {seen}")
     typer.echo(f"  memory            {memory or 0:.0f} MiB at most")
