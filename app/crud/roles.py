@@ -66,7 +66,7 @@ _SHOWN = Projection(
     Role,
     permissions=Source(
         (Role.name, aggregated(RolePermission.permission, of=_GRANTED.correlate(Role))),
-        lambda values: effective(values[0], set(split_values(values[1]))),
+        lambda name, granted: effective(name, set(split_values(granted))),
     ),
     is_system=Source((Role.name,), SYSTEM_ROLES.__contains__),
     user_count=_HOLDERS - _DELETED_HOLDERS,
