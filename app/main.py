@@ -15,7 +15,7 @@ from app.config import LogFormat, Settings, load_settings
 from app.core import i18n, logging
 from app.core.exceptions import Forbidden
 from app.core.security import AccessTokens, Passwords
-from app.crud.idempotency_keys import ReplayedResponse
+from app.crud.idempotency_keys import ReplayResponse
 from app.crud.sessions import TokenAuthenticator
 from app.db import engine, errors
 from app.db.cursors import CursorSigner
@@ -67,8 +67,8 @@ def create_app(
     _add_state(app, settings, passwords or Passwords(), telemetry)
     problems.register(app)
     rate_limits.count_unread(app)
-    app.add_exception_handler(Forbidden, access_denied.refuse)
-    app.add_exception_handler(ReplayedResponse, idempotency.replay)
+    app.add_exception_handler(Forbidden, access_denied.forbidden_response)
+    app.add_exception_handler(ReplayResponse, idempotency.replay)
     i18n.add_directories(each.locales for each in resources if each.locales)
     permissions = [name for each in resources for name in each.permissions]
     openapi.install(app, tags=tags_of(resources), permissions=permissions)

@@ -132,7 +132,7 @@ def fill(engine: Engine, data: DataSet) -> None:
         used = Counter(tag_id for number in posts for tag_id in data.tags(number))
         _add(connection, Tag, range(1, _TAGS + 1), lambda number: [_tag(number, used[number])])
         _add(connection, Post, posts, lambda number: [_post(data, number)])
-        _add(connection, PostTag, posts, lambda number: _labels(data, number))
+        _add(connection, PostTag, posts, lambda number: _links_to_tags(data, number))
         _add(connection, UserSearch, ids, lambda number: [_words_of_user(data, number)])
         _add(connection, PostSearch, posts, lambda number: [_words_of_post(data, number)])
     _settle(engine)
@@ -214,7 +214,7 @@ def _words_of_post(data: DataSet, number: int) -> dict[str, Any]:
     return {"id": number, "words": index_words(data.title(number), data.content(number))}
 
 
-def _labels(data: DataSet, number: int) -> list[dict[str, Any]]:
+def _links_to_tags(data: DataSet, number: int) -> list[dict[str, Any]]:
     return [{"post_id": number, "tag_id": tag_id} for tag_id in data.tags(number)]
 
 

@@ -28,7 +28,7 @@ def purge() -> None:
     with _progress() as progress:
         done = on_database(lambda database: purging.purge_deleted(database, settings, progress))
     typer.echo(", ".join(f"{count} {name}" for name, count in done.counts.items()) + " purged.")
-    for name, count in done.mended.items():
+    for name, count in done.repaired.items():
         if count:
             typer.echo(f"{count} {name} mended.")
     for name, error in done.failures.items():

@@ -97,37 +97,37 @@ async def _add_posts(session: AsyncSession, size: int, chance: random.Random) ->
     # Any demo user may have written any post; a sample keeps large seeds in memory's bounds.
     demo = select(User.id).where(User.live_email.like("demo%@example.com"))
     authors = list(await session.scalars(demo.order_by(User.id.desc()).limit(SAMPLE)))
-    get = partial(tags.get_or_create, names=list(_TAGS), counts_change=True)
-    labels = await session_transaction(session, get)
+    get = partial(tags.get_or_create, names=list(_TAGS), will_change_counts=True)
+    tag_ids = await session_transaction(session, get)
     rows = [_post(chance.choice(authors), chance) for _ in range(size)]
     inserted = await session.execute(insert(Post).returning(Post.id, Post.status), rows)
     published: Counter[int] = Counter()
     links = []
     for post_id, status in inserted:
-        labelled = _labels(post_id, labels, chance)
-        links += labelled
+        links_of_post = _links_to_tags(post_id, tag_ids, chance)
+        links += links_of_post
         if status == PostStatus.published:
-            published.update(link["tag_id"] for link in labelled)
+            published.update(link["tag_id"] for link in links_of_post)
     await session.execute(insert(PostTag), links)
-    await session_transaction(session, partial(tags.add, changes=published))
+    await session_transaction(session, partial(tags.adjust_locked_counts, changes=published))
 
 
 def _post(author_id: int, chance: random.Random) -> dict[str, Any]:
-    moment = _some_time_ago(chance)
+    written_at = _some_time_ago(chance)
     is_draft = chance.random() < DRAFTS
     return {
         "author_id": author_id,
         "title": chance.choice(_SUBJECTS),
         "content": " ".join(chance.choices(_SENTENCES, k=chance.randint(3, 12))),
         "status": PostStatus.draft if is_draft else PostStatus.published,
-        "published_at": None if is_draft else moment,
-        "created_at": moment,
-        "updated_at": moment,
+        "published_at": None if is_draft else written_at,
+        "created_at": written_at,
+        "updated_at": written_at,
     }
 
 
-def _labels(post_id: int, labels: list[int], chance: random.Random) -> list[dict[str, int]]:
-    chosen = chance.sample(labels, k=chance.randint(1, 3))
+def _links_to_tags(post_id: int, tag_ids: list[int], chance: random.Random) -> list[dict[str, int]]:
+    chosen = chance.sample(tag_ids, k=chance.randint(1, 3))
     return [{"post_id": post_id, "tag_id": tag_id} for tag_id in chosen]
 
 

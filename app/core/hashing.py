@@ -85,8 +85,8 @@ class HashingQueue:
 
     @property
     def capacity(self) -> int:
-        """Return how many may wait, by how long recent turns took: most of those whom the limits
-        of tries refuse end before they hash."""
+        """Return how many may wait, by how long recent turns took: most of those whom the rate
+        limits refuse end before they hash."""
         a_second = 1 / max(self._seconds, 0.0005)
         burst = min(a_second * BURST_SECONDS, BURST)
         return int(min(max(a_second * BACKLOG_SECONDS, burst, LEAST_WAITING), MOST_WAITING))

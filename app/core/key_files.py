@@ -64,7 +64,7 @@ def rotate_secret(data_dir: Path, *, keep: timedelta) -> int:
     with _alone(data_dir):
         lines = _lines(data_dir)
         replaced = [line if "\t" in line else f"{line}\t{_stamp(now)}" for line in lines]
-        # Stamps sort as the moments do.
+        # Stamps sort as the times do.
         kept = [line for line in replaced if line.partition("\t")[2] > _stamp(now - keep)]
         kept = kept[: MAX_KEPT - 1]
         with _draft(data_dir, "\n".join([new_secret(), *kept])) as draft:

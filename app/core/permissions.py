@@ -1,4 +1,4 @@
-"""Who may do what: the permissions, the caller who holds them, and the rules over rows.
+"""Authorization: the permissions, the caller who holds them, and the rules over rows.
 
 Permissions are granted to roles as data; which operation asks for which one stands in the
 operation's own signature (`web/dependencies.py`). The rules that depend on a row or on another
@@ -130,19 +130,19 @@ class HasAuthor(Protocol):
     def author_id(self) -> int: ...
 
 
-def require(caller: Caller, *any_of: Permission) -> None:
+def require_any(caller: Caller, *any_of: Permission) -> None:
     """Refuse a caller who holds none of the permissions (403, naming them)."""
     if not caller.permissions.intersection(any_of):
         raise InsufficientScope(any_of)
 
 
 def require_may_edit(
-    caller: Caller, row: HasAuthor, *, own: Permission, others: Permission
+    caller: Caller, row: HasAuthor, *, edit_own: Permission, moderate: Permission
 ) -> None:
-    """Require `own` for a row of the caller's, and `others` for any other."""
-    if row.author_id == caller.user_id and caller.may(own):
+    """Require `edit_own` or `moderate` for a row of the caller's, `moderate` for any other."""
+    if row.author_id == caller.user_id and caller.may(edit_own):
         return
-    require(caller, others)
+    require_any(caller, moderate)
 
 
 def require_holds(caller: Caller, permissions: Iterable[Permission]) -> None:
@@ -169,7 +169,7 @@ def may_manage(caller: Caller, permissions: Iterable[Permission]) -> bool:
     """Return whether a caller may edit a user with these permissions: with `users:write`, by
     the rule of `require_may_manage`."""
     try:
-        require(caller, Permission.users_write)
+        require_any(caller, Permission.users_write)
         require_may_manage(caller, permissions)
     except InsufficientScope:
         return False

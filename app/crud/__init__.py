@@ -1,4 +1,4 @@
-"""Verbs of the domain: plain async functions, the session first, the rest by keyword.
+"""The operations on each resource: plain async functions, the session first, the rest by keyword.
 
 None of them commits: `database.begin()` does, when the request has succeeded.
 """

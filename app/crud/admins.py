@@ -16,7 +16,7 @@ from app.models.users import User, UserRole
 async def ensure_not_last_admin(session: AsyncSession, *, without: int) -> None:
     """Raise LastAdmin if the (locked) user `without` is the only active admin left.
 
-    Take the lock of rights for an admin: of two who remove each other at the same moment, the
+    Take the lock of rights for an admin: of two who remove each other at the same time, the
     second is checked after the first is gone. Other users do not need it.
     """
     if not await is_admin(session, user_id=without):

@@ -27,7 +27,7 @@ Subject = TimestampedModel | tuple[str, int] | None
 RECORD_SECONDS = 1.0
 log = logging.getLogger("app.audit")
 _SUBJECTS = {"users": "user", "roles": "role", "sessions": "session"}
-_SHOWN = Projection(schemas.AuditEvent, AuditEvent)
+_PROJECTION = Projection(schemas.AuditEvent, AuditEvent)
 
 
 def record(
@@ -98,16 +98,16 @@ async def list_events(
     paginator: Paginator, *, query: schemas.AuditQuery
 ) -> PageResult[dict[str, Any]]:
     """Return a page of the events that match the filters."""
-    given = filters_of(query)
-    return await paginator.paginate(_listing(tuple(given)), query, given)
+    parameters = filters_of(query)
+    return await paginator.paginate(_listing(tuple(parameters)), query, parameters)
 
 
 @cache
 def _listing(filters: tuple[str, ...]) -> PaginatedQuery:
     return PaginatedQuery(
         name="audit_events",
-        matching=select(AuditEvent.id).where(*(_FILTERS[name] for name in filters)),
+        filtered_ids=select(AuditEvent.id).where(*(_FILTERS[name] for name in filters)),
         id=AuditEvent.id,
-        keys={"created_at": AuditEvent.created_at},
-        projection=_SHOWN,
+        sort_columns={"created_at": AuditEvent.created_at},
+        projection=_PROJECTION,
     )

@@ -24,10 +24,10 @@ async def log_in(
     attempt: RateLimitAttempt,
     email: str,
     password: str,
-    **session: Any,
+    **session_options: Any,
 ) -> Grant:
-    """Begin a session (`session` is what `sessions.begin` takes of it), or raise
-    InvalidCredentials: the same in text and time for every reason.
+    """Start a session (`session_options` are parameters of `sessions.start_login_session`), or
+    raise InvalidCredentials: the same in text and time for every reason.
 
     No transaction is open while the password is hashed: look the account up, verify, write. When
     the account changed in between (a parallel login stored a better hash, or the password was
@@ -35,7 +35,7 @@ async def log_in(
     for a scope of which nothing is granted, and Overloaded: hold a turn for the address from
     before anything is looked up.
     """
-    account = await _admitted(database, attempt, email)
+    account = await _count_attempt_and_find_account(database, attempt, email)
     refusal: Exception = InvalidCredentials()
     for _ in range(_TRIES):
         stored = account.password_hash if account else None
@@ -43,7 +43,7 @@ async def log_in(
         if account is None or not account.is_active or not matches:
             break
         try:
-            grant = await _begin(database, account, better_hash, session)
+            grant = await _begin(database, account, better_hash, session_options)
         except Invalid as error:
             refusal = error
             break
@@ -65,7 +65,10 @@ async def _record_failure(database: Database, account: users.Credentials | None)
 
 
 async def _begin(
-    database: Database, account: users.Credentials, better_hash: str | None, given: dict[str, Any]
+    database: Database,
+    account: users.Credentials,
+    better_hash: str | None,
+    session_options: dict[str, Any],
 ) -> Grant | None:
     """Begin a session of an account; return None if that has changed meanwhile."""
     async with database.begin() as session:
@@ -74,13 +77,13 @@ async def _begin(
             return None
         if better_hash:
             user.password_hash = better_hash
-        grant = await sessions.begin(session, user_id=user.id, **given)
+        grant = await sessions.start_login_session(session, user_id=user.id, **session_options)
         act = AuditAct.login_succeeded
         audit_events.record(session, act, user, actor_id=user.id, session_id=grant.session_id)
     return grant
 
 
-async def _admitted(
+async def _count_attempt_and_find_account(
     database: Database, attempt: RateLimitAttempt, email: str
 ) -> users.Credentials | None:
     """Count the attempt and return the account; run the same queries if there is none."""

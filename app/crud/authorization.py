@@ -1,8 +1,8 @@
 """Authorization: who the caller is, and that their rights still hold where a change commits.
 
 A request is first checked against what is known of its caller, which may be as old as
-`sessions.REMEMBER_SECONDS` (docs/adr/0011-what-is-remembered.md). A transaction that writes asks
-again, by its first statement and with locks, before anything is decided or changed in it
+`sessions.CALLER_CACHE_SECONDS` (docs/adr/0011-what-is-remembered.md). A transaction that writes
+asks again, by its first statement and with locks, before anything is decided or changed in it
 (docs/adr/0025-rights-in-the-transaction.md).
 """
 
@@ -16,10 +16,10 @@ from sqlalchemy import bindparam, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.exceptions import InvalidToken
-from app.core.permissions import ADMIN_ROLE, GRANTING, Caller, Permission, require
+from app.core.permissions import ADMIN_ROLE, GRANTING, Caller, Permission, require_any
 from app.db import guards
 from app.db.projections import aggregated, split_rows
-from app.db.queries import PreparedQuery, Values
+from app.db.queries import PreparedQuery, Rows
 from app.db.transactions import Transaction, session_transaction
 from app.models.base import UtcDateTime, utc_now
 from app.models.roles import Role, RolePermission, effective
@@ -37,7 +37,9 @@ _CALLER = (
     select(
         User.name,
         LoginSession.scope,
-        aggregated(Role.name, func.coalesce(RolePermission.permission, literal("")), of=_HELD),
+        aggregated(
+            Role.name, func.coalesce(RolePermission.permission, literal("")), from_select=_HELD
+        ),
     )
     # The user before the session: the order of locks that every transaction keeps.
     .select_from(User)
@@ -67,14 +69,14 @@ class _LockedRead:
         self._at_once = PreparedQuery(_CALLER.with_for_update(**lock, skip_locked=True))
         self._locks = PreparedQuery(_CALLER.with_only_columns(User.id).with_for_update(**lock))
 
-    def rows(self, transaction: Transaction, given: dict[str, Any]) -> Values:
+    def rows(self, transaction: Transaction, parameters: dict[str, Any]) -> Rows:
         if transaction.dialect.name != "postgresql":
-            return transaction.rows(self._waiting, **given)
-        found = transaction.rows(self._at_once, **given)
-        if not found:
-            transaction.rows(self._locks, **given)
-            found = transaction.rows(CALLER, **given)
-        return found
+            return transaction.rows(self._waiting, **parameters)
+        rows = transaction.rows(self._at_once, **parameters)
+        if not rows:
+            transaction.rows(self._locks, **parameters)
+            rows = transaction.rows(CALLER, **parameters)
+        return rows
 
 
 _SHARED, _EXCLUSIVE = _LockedRead(shared=True), _LockedRead(shared=False)
@@ -88,7 +90,7 @@ def caller_parameters(*, user_id: int, session_id: int) -> dict[str, Any]:
     return {"user_id": user_id, "session_id": session_id, "now": utc_now()}
 
 
-def caller_of(rows: Values, *, user_id: int, session_id: int) -> Caller:
+def caller_of(rows: Rows, *, user_id: int, session_id: int) -> Caller:
     """Return the caller that a query found; raise InvalidToken for a session that is over, or a
     user who is disabled or deleted."""
     if not rows:
@@ -122,7 +124,7 @@ async def permissions_in(
     return caller_of(rows, **who).permissions
 
 
-def confirm(
+def recheck_caller(
     transaction: Transaction,
     caller: Caller,
     any_of: Collection[Permission] = (),
@@ -135,25 +137,26 @@ def confirm(
     The caller's user and session stay locked until the transaction ends: `exclusive` for a
     transaction that may change them, or shared with the caller's other requests.
     """
-    given = caller_parameters(user_id=caller.user_id, session_id=caller.session_id)
+    parameters = caller_parameters(user_id=caller.user_id, session_id=caller.session_id)
     # On a cluster the session is also written, and so locked for that.
     read = _EXCLUSIVE if exclusive or transaction.is_cluster else _SHARED
-    rows = read.rows(transaction, given)
-    found = caller_of(rows, user_id=caller.user_id, session_id=caller.session_id)
+    rows = read.rows(transaction, parameters)
+    current_caller = caller_of(rows, user_id=caller.user_id, session_id=caller.session_id)
     if any_of:
-        require(found, *any_of)
+        require_any(current_caller, *any_of)
     guards.touch_session(transaction, caller.session_id)
-    return found
+    return current_caller
 
 
-async def begin(
+async def authorize_write(
     session: AsyncSession,
     caller: Caller,
     any_of: Collection[Permission] = (),
     *,
     may_end_admin: bool = False,
 ) -> Caller:
-    """Begin a transaction that writes for a caller: `confirm` as its first statement.
+    """Lock the caller and check again, as the first statement of this session's transaction, that
+    they may write; return them, or raise InvalidToken or InsufficientScope.
 
     Transactions that can give or take rights (`any_of` holds one of GRANTING, or they may end an
     administrator's account) first take one lock, one after the other: no rights change between
@@ -162,7 +165,7 @@ async def begin(
     if may_end_admin or not GRANTING.isdisjoint(any_of):
         await session_transaction(session, lock_rights)
     return await session_transaction(
-        session, partial(confirm, caller=caller, any_of=any_of, exclusive=True)
+        session, partial(recheck_caller, caller=caller, any_of=any_of, exclusive=True)
     )
 
 

@@ -28,7 +28,7 @@ from app.rate_limits.rules import LimitScope
 
 
 @dataclass(frozen=True)
-class Confirmation:
+class PasswordConfirmation:
     """Verify the current password of a logged-in caller."""
 
     database: Database
@@ -68,7 +68,7 @@ class Confirmation:
 
 async def change_password(
     session: AsyncSession,
-    confirmation: Confirmation,
+    confirmation: PasswordConfirmation,
     *,
     policy: Policy,
     current_password: str,
@@ -89,8 +89,8 @@ async def change_password(
     async with confirmation.turn():
         account = await confirmation.account(current_password, judge)
         password_hash = await confirmation.passwords.hash(new_password)
-    await confirmation.attempt.spend(LimitScope.changes, caller.user_id)
-    await authorization.begin(session, caller)
+    await confirmation.attempt.count(LimitScope.changes, caller.user_id)
+    await authorization.authorize_write(session, caller)
     user = await _lock_confirmed(session, account)
     audit_events.record(session, AuditAct.password_changed, user)
     await set_password(session, user=user, password_hash=password_hash)
@@ -99,7 +99,7 @@ async def change_password(
 
 async def request_email_change(
     session: AsyncSession,
-    confirmation: Confirmation,
+    confirmation: PasswordConfirmation,
     *,
     keys: SecretKeys,
     current_password: str,
@@ -112,8 +112,8 @@ async def request_email_change(
     not disclose it. `session` holds no transaction while the password is hashed.
     """
     account, attempt = await confirmation.account(current_password), confirmation.attempt
-    await attempt.spend(LimitScope.changes, account.id)
-    await authorization.begin(session, confirmation.caller)
+    await attempt.count(LimitScope.changes, account.id)
+    await authorization.authorize_write(session, confirmation.caller)
     user = await _lock_confirmed(session, account)
     audit_events.record(session, AuditAct.email_change_requested, user)
     outbox.enqueue(session, MailKind.email_change_notice, user, new_email=new_email)
@@ -128,7 +128,7 @@ async def request_email_change(
 
 
 async def begin_deletion(
-    session: AsyncSession, confirmation: Confirmation, *, current_password: str
+    session: AsyncSession, confirmation: PasswordConfirmation, *, current_password: str
 ) -> tuple[User, Caller]:
     """Return the caller's account, locked, and the caller; raise WrongCurrentPassword.
     `session` holds no transaction while the password is hashed.
@@ -138,7 +138,9 @@ async def begin_deletion(
     account = await confirmation.account(current_password)
     async with confirmation.database.begin(readonly=True) as looking:
         was_admin = await admins.is_admin(looking, user_id=account.id)
-    caller = await authorization.begin(session, confirmation.caller, may_end_admin=was_admin)
+    caller = await authorization.authorize_write(
+        session, confirmation.caller, may_end_admin=was_admin
+    )
     user = await _lock_confirmed(session, account)
     if not was_admin and await admins.is_admin(session, user_id=user.id):
         # Became one in between: run the request again, which takes the lock of rights first.

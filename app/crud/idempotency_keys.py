@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.exceptions import IdempotencyKeyReused
 from app.core.keyring import SecretKeys
 from app.db.engine import Database
-from app.db.queries import PreparedQuery, QueryRunner, Values
+from app.db.queries import PreparedQuery, QueryRunner, Rows
 from app.db.transactions import Transaction
 from app.models.base import UtcDateTime, utc_now
 from app.models.idempotency_keys import IdempotencyKey
@@ -36,15 +36,15 @@ class Key:
     user_id: int | None
     fingerprints: Sequence[str]
 
-    def answer(self, stored: StoredResponse) -> Answer:
+    def response_of(self, record: IdempotencyRecord) -> StoredResponse:
         """Return the stored response; raise IdempotencyKeyReused if it is of another request."""
-        if stored.fingerprint not in self.fingerprints:
+        if record.fingerprint not in self.fingerprints:
             raise IdempotencyKeyReused
-        return stored.answer
+        return record.response
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StoredResponse:
     """A response as it was sent."""
 
     status: int
@@ -52,21 +52,21 @@ class Answer:
     body: str
 
 
-class ReplayedResponse(Exception):
-    """There is a stored response to this request already."""
+class ReplayResponse(Exception):
+    """Send the stored response of an earlier request with the same key."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, response: StoredResponse) -> None:
         super().__init__()
-        self.answer = answer
+        self.response = response
 
 
 @dataclass(frozen=True, slots=True)
-class StoredResponse:
-    """A response as it is stored, with its user and the fingerprint of its request."""
+class IdempotencyRecord:
+    """A stored response, with its user and the fingerprint of its request."""
 
     fingerprint: str
     user_id: int | None
-    answer: Answer
+    response: StoredResponse
 
 
 def key_of(keys: SecretKeys, *, owner: int | str, value: str, request: str) -> Key:
@@ -76,9 +76,9 @@ def key_of(keys: SecretKeys, *, owner: int | str, value: str, request: str) -> K
     """
     user_id = owner if isinstance(owner, int) else None
     whose = f"address\0{owner}" if user_id is None else user_id
-    found = hashlib.sha256(f"{whose}\0{value}".encode("utf-8", "backslashreplace")).hexdigest()
+    key_hash = hashlib.sha256(f"{whose}\0{value}".encode("utf-8", "backslashreplace")).hexdigest()
     # With a secret: the request may hold a password, which a plain hash would give away.
-    return Key(found, user_id, [*keys.macs(_PURPOSE, request)])
+    return Key(key_hash, user_id, [*keys.macs(_PURPOSE, request)])
 
 
 _STORED = PreparedQuery(
@@ -93,16 +93,16 @@ _STORED = PreparedQuery(
 )
 
 
-async def find(reader: QueryRunner, key: Key) -> StoredResponse | None:
-    """Return the stored response of a key, if there is one."""
-    return _live(await reader.rows(_STORED, _given(key)))
+async def find(reader: QueryRunner, key: Key) -> IdempotencyRecord | None:
+    """Return the record of a key, if there is one."""
+    return _live(await reader.rows(_STORED, _parameters(key)))
 
 
 async def find_or_delete_expired(
     reader: QueryRunner, database: Database, key: Key
-) -> StoredResponse | None:
-    """Return the stored response of a key; delete one that has expired."""
-    rows = await reader.rows(_STORED, _given(key))
+) -> IdempotencyRecord | None:
+    """Return the record of a key; delete one that has expired."""
+    rows = await reader.rows(_STORED, _parameters(key))
     if rows and not rows[0][2]:
         async with database.begin() as session:
             expired = IdempotencyKey.expires_at <= utc_now()
@@ -111,21 +111,21 @@ async def find_or_delete_expired(
     return _live(rows)
 
 
-def find_within(transaction: Transaction, key: Key) -> StoredResponse | None:
-    """Return the stored response of a key, read in the transaction that would store one."""
-    return _live(transaction.rows(_STORED, **_given(key)))
+def find_in_transaction(transaction: Transaction, key: Key) -> IdempotencyRecord | None:
+    """Return the record of a key, read in the transaction that would store one."""
+    return _live(transaction.rows(_STORED, **_parameters(key)))
 
 
-def keep(transaction: Transaction, key: Key, answer: Answer) -> None:
+def store(transaction: Transaction, key: Key, response: StoredResponse) -> None:
     """Store a response; raise IntegrityError when the key has one by now."""
     transaction.insert(
         IdempotencyKey,
         key_hash=key.hash,
         user_id=key.user_id,
         fingerprint=key.fingerprints[0],
-        status=answer.status,
-        headers=answer.headers,
-        body=answer.body,
+        status=response.status,
+        headers=response.headers,
+        body=response.body,
         expires_at=utc_now() + LIFETIME,
     )
 
@@ -135,13 +135,13 @@ async def delete_of_user(session: AsyncSession, *, user_id: int) -> None:
     await session.execute(delete(IdempotencyKey).where(IdempotencyKey.user_id == user_id))
 
 
-def _given(key: Key) -> dict[str, Any]:
+def _parameters(key: Key) -> dict[str, Any]:
     return {"key_hash": key.hash, "now": utc_now()}
 
 
-def _live(rows: Values) -> StoredResponse | None:
+def _live(rows: Rows) -> IdempotencyRecord | None:
     for fingerprint, user_id, is_live, status, headers, body in rows:
-        return (
-            StoredResponse(fingerprint, user_id, Answer(status, headers, body)) if is_live else None
-        )
+        if is_live:
+            response = StoredResponse(status, headers, body)
+            return IdempotencyRecord(fingerprint, user_id, response)
     return None

@@ -1,6 +1,6 @@
 """The outbox: mails are written with what causes them, then claimed, sent and marked as sent.
 
-A claim is a guarded UPDATE: of any number of processes one wins. It also sets the time of the
+A claim is a conditional UPDATE: of any number of processes one wins. It also sets the time of the
 next attempt, so the mail of a process that dies in the middle becomes due again by itself. What is
 due goes by the database's clock: a process whose own is ahead would take mails being sent for due.
 """
@@ -228,8 +228,8 @@ def _recipient_permissions() -> ScalarSelect[int]:
 
 async def list_mails(paginator: Paginator, *, query: MailQuery) -> PageResult[ListedMail]:
     """Return a page of the mails that match the filters, with their recipients' permissions."""
-    given = filters_of(query)
-    page = await paginator.paginate(_listing(tuple(given)), query, given)
+    parameters = filters_of(query)
+    page = await paginator.paginate(_listing(tuple(parameters)), query, parameters)
     return page.of(_listed_mail)
 
 
@@ -237,9 +237,9 @@ async def list_mails(paginator: Paginator, *, query: MailQuery) -> PageResult[Li
 def _listing(filters: tuple[str, ...]) -> PaginatedQuery:
     return PaginatedQuery(
         name="outbox",
-        matching=select(Mail.id).where(*(_FILTERS[name] for name in filters)),
+        filtered_ids=select(Mail.id).where(*(_FILTERS[name] for name in filters)),
         id=Mail.id,
-        keys={"created_at": Mail.created_at},
+        sort_columns={"created_at": Mail.created_at},
         projection=Projection(
             (*_COLUMNS, "recipient_permissions"),
             Mail,

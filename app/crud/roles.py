@@ -61,30 +61,30 @@ _DELETED_HOLDERS = (
     .scalar_subquery()
 )
 _GRANTED = select(RolePermission.permission).where(RolePermission.role_id == Role.id)
-_SHOWN = Projection(
+_PROJECTION = Projection(
     schemas.Role,
     Role,
     permissions=Source(
-        (Role.name, aggregated(RolePermission.permission, of=_GRANTED.correlate(Role))),
+        (Role.name, aggregated(RolePermission.permission, from_select=_GRANTED.correlate(Role))),
         lambda name, granted: effective(name, set(split_values(granted))),
     ),
     is_system=Source((Role.name,), SYSTEM_ROLES.__contains__),
     user_count=_HOLDERS - _DELETED_HOLDERS,
 )
-_ONE = PreparedQuery(_SHOWN.select().where(Role.id == bindparam("role_id")))
+_BY_ID = PreparedQuery(_PROJECTION.select().where(Role.id == bindparam("role_id")))
 
 
 async def read(reader: QueryRunner, *, role_id: int) -> dict[str, Any]:
     """Return a role with its permissions and number of users; raise NotFound otherwise."""
-    return _SHOWN.item(await read_one(reader, _ONE, role_id=role_id))
+    return _PROJECTION.from_row(await read_one(reader, _BY_ID, role_id=role_id))
 
 
 async def show(session: AsyncSession, *, role_id: int) -> dict[str, Any]:
     """Return a (flushed) role as `read` would."""
     rows = await session_transaction(
-        session, lambda transaction: transaction.rows(_ONE, role_id=role_id)
+        session, lambda transaction: transaction.rows(_BY_ID, role_id=role_id)
     )
-    return _SHOWN.item(rows[0])
+    return _PROJECTION.from_row(rows[0])
 
 
 async def get_for_update(session: AsyncSession, *, role_id: int) -> Role:
@@ -209,14 +209,14 @@ async def list_of_user(
 
 _EVERY = PaginatedQuery(
     name="roles",
-    matching=select(Role.id),
+    filtered_ids=select(Role.id),
     id=Role.id,
-    keys={"created_at": Role.created_at, "name": Role.name},
-    projection=_SHOWN,
+    sort_columns={"created_at": Role.created_at, "name": Role.name},
+    projection=_PROJECTION,
 )
 _THEIRS = replace(
     _EVERY,
-    matching=select(Role.id).where(
+    filtered_ids=select(Role.id).where(
         Role.id.in_(
             select(UserRole.role_id)
             .join(User, User.id == UserRole.user_id)

@@ -17,11 +17,11 @@ from app.core.permissions import Caller
 from app.core.security import AccessClaims, AccessTokens
 from app.crud import audit_events, authorization, refresh_tokens
 from app.db import guards
-from app.db.changes import Act, Written
 from app.db.paginated_queries import PaginatedQuery
 from app.db.pagination import PageResult, Paginator
 from app.db.projections import Projection
 from app.db.queries import QueryRunner
+from app.db.write_counters import WriteKind, Written
 from app.models.audit_events import AuditAct
 from app.models.base import UtcDateTime, utc_now
 from app.models.sessions import MAX_IP, MAX_USER_AGENT, LoginSession
@@ -31,10 +31,10 @@ from app.schemas import sessions as schemas
 MAX_LIVE = 100
 
 
-async def begin(
+async def start_login_session(
     session: AsyncSession, *, user_id: int, idle_days: int, days: int, scope: str | None = None
 ) -> refresh_tokens.Grant:
-    """Begin a session of a (locked) user for the client of the request; return its first grant.
+    """Start a session of a (locked) user for the client of the request; return its first grant.
 
     The session has at most the permissions of `scope`; raise Invalid for a scope of which the
     user has none.
@@ -128,17 +128,17 @@ def _ending() -> Update:
     return update(LoginSession).where(LoginSession.ended_at.is_(None)).values(ended_at=utc_now())
 
 
-_SHOWN = Projection(schemas.Session, LoginSession, without=["current"])
+_PROJECTION = Projection(schemas.Session, LoginSession, without=["current"])
 _LIVE_OF_USER = PaginatedQuery(
     name="sessions",
-    matching=select(LoginSession.id).where(
+    filtered_ids=select(LoginSession.id).where(
         LoginSession.user_id == bindparam("user_id"),
         LoginSession.ended_at.is_(None),
         LoginSession.expires_at > bindparam("now", type_=UtcDateTime()),
     ),
     id=LoginSession.id,
-    keys={"created_at": LoginSession.created_at, "last_used_at": LoginSession.last_used_at},
-    projection=_SHOWN,
+    sort_columns={"created_at": LoginSession.created_at, "last_used_at": LoginSession.last_used_at},
+    projection=_PROJECTION,
 )
 
 
@@ -146,26 +146,26 @@ async def list_own(
     paginator: Paginator, *, caller: Caller, query: schemas.SessionQuery
 ) -> PageResult[dict[str, Any]]:
     """Return a page of the caller's live sessions, as `schemas.sessions.Session` describes them."""
-    # In whole seconds: what is remembered is found again by these values.
-    given = {"user_id": caller.user_id, "now": utc_now().replace(microsecond=0)}
-    page = await paginator.paginate(_LIVE_OF_USER, query, given)
+    # In whole seconds: what is cached is found again by these values.
+    parameters = {"user_id": caller.user_id, "now": utc_now().replace(microsecond=0)}
+    page = await paginator.paginate(_LIVE_OF_USER, query, parameters)
     return page.of(lambda item: item | {"current": item["id"] == caller.session_id})
 
 
 # The writes that can change what a token authenticates. New sessions and accounts cannot.
-_SHAPING: tuple[Written, ...] = (
-    ("sessions", Act.change),
-    ("users", Act.change),
-    ("roles", Act.change),
-    *(("user_roles", act) for act in Act),
-    *(("role_permissions", act) for act in Act),
+_INVALIDATING_WRITES: tuple[Written, ...] = (
+    ("sessions", WriteKind.change),
+    ("users", WriteKind.change),
+    ("roles", WriteKind.change),
+    *(("user_roles", kind) for kind in WriteKind),
+    *(("role_permissions", kind) for kind in WriteKind),
 )
-REMEMBER_SECONDS = 0.9
-_MAX_REMEMBERED = 5_000
+CALLER_CACHE_SECONDS = 0.9
+_MAX_CACHED = 5_000
 
 
 @dataclass(slots=True)
-class _Remembered:
+class _CacheEntry:
     claims: AccessClaims
     caller: Caller
     version: int
@@ -175,32 +175,32 @@ class _Remembered:
 class TokenAuthenticator:
     """Authenticate tokens against the current state of the database.
 
-    Remember a result for less than a second, and no longer than until this process writes
+    Cache a result for less than a second, and no longer than until this process writes
     anything that could change it: what this process revokes ends at once, what another process
-    revokes within a second. The memory is not shared.
+    revokes within a second. The cache is not shared.
     """
 
     def __init__(self, reader: QueryRunner, tokens: AccessTokens) -> None:
         self._reader = reader
         self._tokens = tokens
-        self._remembered: dict[str, _Remembered] = {}
+        self._entries: dict[str, _CacheEntry] = {}
 
     async def authenticate(self, token: str) -> Caller:
         """Return the caller; raise InvalidToken for a bad token, a session that is over, or a user
         who is disabled or deleted."""
-        version = self._reader.changes.version(*_SHAPING)
-        known, now = self._remembered.get(token), time.monotonic()
-        if known is not None and known.version == version and now < known.until:
-            return known.caller
+        version = self._reader.write_counters.count_of(*_INVALIDATING_WRITES)
+        entry, now = self._entries.get(token), time.monotonic()
+        if entry is not None and entry.version == version and now < entry.until:
+            return entry.caller
         # A token that was verified once is good until it expires.
-        claims = known.claims if known else self._tokens.verify(token)
+        claims = entry.claims if entry else self._tokens.verify(token)
         if claims.expires_at <= time.time():
             raise InvalidToken
         caller = await self.of(user_id=claims.user_id, session_id=claims.session_id)
-        if len(self._remembered) >= _MAX_REMEMBERED:
-            self._remembered.clear()
-        until = now + min(REMEMBER_SECONDS, claims.expires_at - time.time())
-        self._remembered[token] = _Remembered(claims, caller, version, until)
+        if len(self._entries) >= _MAX_CACHED:
+            self._entries.clear()
+        until = now + min(CALLER_CACHE_SECONDS, claims.expires_at - time.time())
+        self._entries[token] = _CacheEntry(claims, caller, version, until)
         return caller
 
     async def of(self, *, user_id: int, session_id: int) -> Caller:

@@ -1,8 +1,8 @@
 """Tags: created when a post first uses them, with the number of published posts that have each.
 
 `Tag.post_count` is stored: each change of a post that affects it updates it in the same
-transaction, by `shift` or by `add` (docs/adr/0029-counts-of-tags.md). Tags are locked after posts,
-by ascending id.
+transaction, by `lock_and_adjust_counts` or `adjust_locked_counts`
+(docs/adr/0029-counts-of-tags.md). Tags are locked after posts, by ascending id.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from sqlalchemy import BigInteger, Integer, bindparam, case, func, insert, selec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.words import index_words
-from app.db.changes import Act
 from app.db.paginated_queries import PaginatedQuery, sought
 from app.db.pagination import PageResult, Paginator
 from app.db.projections import Projection
 from app.db.queries import PreparedQuery
 from app.db.search import Search
-from app.db.statements import Change
+from app.db.statements import PreparedWrite
 from app.db.transactions import Transaction, session_transaction
+from app.db.write_counters import WriteKind
 from app.models.posts import Post, PostStatus
 from app.models.search import TagSearch
 from app.models.tags import MAX_TAGS, PostTag, Tag
@@ -35,64 +35,72 @@ _PAGE = 5_000
 
 
 def get_or_create(
-    transaction: Transaction, *, names: list[str], counts_change: bool, others: Collection[int] = ()
+    transaction: Transaction,
+    *,
+    names: list[str],
+    will_change_counts: bool,
+    also_lock_ids: Collection[int] = (),
 ) -> list[int]:
     """Return the ids of the tags with these (normalised) names; create the missing ones.
 
     Lock them until the end of the transaction, so that none is purged as unused before the post
-    is linked to it; `counts_change` says whether their counts will change. `others` are ids of
-    tags whose counts will change too: all are locked at once, in the order of all locks.
+    is linked to it; `will_change_counts` says whether their counts will change. `also_lock_ids` are
+    ids of tags whose counts will change too: all are locked at once, in the order of all locks.
     """
     if not names:
         return []
     inserted: set[str] = set()
     while True:
         width = _room_for(names)
-        given = _padded("name", names, width)
-        found = {name: id_ for id_, name in transaction.rows(_named(width), **given)}
+        parameters = _padded("name", names, width)
+        ids_by_name = {name: id_ for id_, name in transaction.rows(_named(width), **parameters)}
         # Before any lock on a committed tag, and in one order: two transactions that create tags
         # cannot deadlock.
-        missing = sorted(set(names) - found.keys())
+        missing = sorted(set(names) - ids_by_name.keys())
         for name in missing:
             transaction.insert_if_missing(Tag, name=name)
         inserted.update(missing)
         # Read again after an insert, or after a purge between the read and the lock.
-        locked_ids = {*found.values(), *others}
-        if not missing and _lock(transaction, locked_ids, counts_change=counts_change):
+        locked_ids = {*ids_by_name.values(), *also_lock_ids}
+        if not missing and _lock(transaction, locked_ids, will_change_counts=will_change_counts):
             for name in sorted(inserted):
-                transaction.insert_if_missing(TagSearch, id=found[name], words=index_words(name))
-            return list(found.values())
+                transaction.insert_if_missing(
+                    TagSearch, id=ids_by_name[name], words=index_words(name)
+                )
+            return list(ids_by_name.values())
 
 
 def link(transaction: Transaction, *, post_id: int, tag_ids: Collection[int]) -> None:
     """Link a (locked) post to tags, at most MAX_TAGS."""
     width = _room_for(tag_ids)
-    transaction.change(_linking(width), post_id=post_id, **_padded("id", sorted(tag_ids), width))
+    transaction.execute_write(
+        _linking(width), post_id=post_id, **_padded("id", sorted(tag_ids), width)
+    )
 
 
-def shift(transaction: Transaction, changes: Mapping[int, int]) -> None:
+def lock_and_adjust_counts(transaction: Transaction, changes: Mapping[int, int]) -> None:
     """Lock tags, and add to the count of each the value that `changes` maps its id to."""
-    _lock(transaction, changes, counts_change=True)
-    add(transaction, changes)
+    _lock(transaction, changes, will_change_counts=True)
+    adjust_locked_counts(transaction, changes)
 
 
-def add(transaction: Transaction, changes: Mapping[int, int]) -> None:
+def adjust_locked_counts(transaction: Transaction, changes: Mapping[int, int]) -> None:
     """Add to the counts of tags that this transaction has locked."""
-    alike = defaultdict(list)
-    for tag_id, by in changes.items():
-        alike[by].append(tag_id)
-    for by, ids in alike.items():
+    ids_by_delta = defaultdict(list)
+    for tag_id, delta in changes.items():
+        ids_by_delta[delta].append(tag_id)
+    for delta, ids in ids_by_delta.items():
         for part in _parts(ids):
             width = _room_for(part)
-            transaction.change(_adding(width), by=by, **_padded("id", part, width))
+            transaction.execute_write(_adding(width), delta=delta, **_padded("id", part, width))
 
 
-def _lock(transaction: Transaction, ids: Iterable[int], *, counts_change: bool) -> bool:
+def _lock(transaction: Transaction, ids: Iterable[int], *, will_change_counts: bool) -> bool:
     """Lock tags by ascending id; return whether all of them exist."""
     are_there = True
     for part in _parts(ids):
         width = _room_for(part)
-        found = transaction.rows(_locking(width, counts_change), **_padded("id", part, width))
+        found = transaction.rows(_locking(width, will_change_counts), **_padded("id", part, width))
         are_there &= len(found) == len(part)
     return are_there
 
@@ -125,14 +133,14 @@ def _named(width: int) -> PreparedQuery:
 
 
 @cache
-def _linking(width: int) -> Change:
+def _linking(width: int) -> PreparedWrite:
     post_id = bindparam("post_id", type_=BigInteger)
     rows = select(post_id, Tag.id).where(Tag.id.in_(_ids(width)))
-    return Change(insert(PostTag).from_select(["post_id", "tag_id"], rows), Act.insert)
+    return PreparedWrite(insert(PostTag).from_select(["post_id", "tag_id"], rows), WriteKind.insert)
 
 
 @cache
-def _locking(width: int, counts_change: bool) -> PreparedQuery:
+def _locking(width: int, will_change_counts: bool) -> PreparedQuery:
     """Return the query that locks tags for a change of their counts, or only against deletion.
 
     On MariaDB by the primary key, whatever the planner prefers for a small table: rows are locked
@@ -140,15 +148,17 @@ def _locking(width: int, counts_change: bool) -> PreparedQuery:
     """
     statement = select(Tag.id).where(Tag.id.in_(_ids(width))).order_by(Tag.id)
     statement = statement.with_hint(Tag, "FORCE INDEX (PRIMARY)", "mysql")
-    return PreparedQuery(statement.with_for_update(read=not counts_change, key_share=True))
+    return PreparedQuery(statement.with_for_update(read=not will_change_counts, key_share=True))
 
 
 @cache
-def _adding(width: int) -> Change:
+def _adding(width: int) -> PreparedWrite:
     # Never below zero: processes of the version before do not count, while they still serve.
-    total = Tag.post_count + bindparam("by", type_=Integer)
+    total = Tag.post_count + bindparam("delta", type_=Integer)
     statement = update(Tag).where(Tag.id.in_(_ids(width)))
-    return Change(statement.values(post_count=case((total < 0, 0), else_=total)), Act.change)
+    return PreparedWrite(
+        statement.values(post_count=case((total < 0, 0), else_=total)), WriteKind.change
+    )
 
 
 # --- An author's posts, all at once --------------------------------------------------------------
@@ -169,18 +179,21 @@ _WITH_AUTHOR = PreparedQuery(
 )
 
 
-async def shift_with_author(session: AsyncSession, *, user_id: int, by: int) -> None:
-    """Add to the counts of tags for each published post that is in the trash with its author.
+async def adjust_counts_of_author(session: AsyncSession, *, user_id: int, delta: int) -> None:
+    """Add `delta` to the count of each tag, for each published post that is in the trash with its
+    author.
 
     This transaction has locked the author: no other one changes those posts meanwhile.
     """
-    await session_transaction(session, partial(_shift_with_author, user_id=user_id, by=by))
+    await session_transaction(
+        session, partial(_adjust_counts_of_author, user_id=user_id, delta=delta)
+    )
 
 
-def _shift_with_author(transaction: Transaction, user_id: int, by: int) -> None:
+def _adjust_counts_of_author(transaction: Transaction, user_id: int, delta: int) -> None:
     after = 0
     while found := transaction.rows(_WITH_AUTHOR, user_id=user_id, after=after):
-        shift(transaction, {tag_id: by * posts for tag_id, posts in found})
+        lock_and_adjust_counts(transaction, {tag_id: delta * posts for tag_id, posts in found})
         after = found[-1][0]
 
 
@@ -193,17 +206,17 @@ async def list_tags(paginator: Paginator, *, query: schemas.TagQuery) -> PageRes
     return await paginator.paginate(_listing(is_search=bool(words)), query, words)
 
 
-_SHOWN = Projection(schemas.TagCount, Tag)
+_PROJECTION = Projection(schemas.TagCount, Tag)
 
 
 @cache
 def _listing(*, is_search: bool) -> PaginatedQuery:
     return PaginatedQuery(
         name="tags",
-        matching=select(Tag.id).where(Tag.post_count > 0),
+        filtered_ids=select(Tag.id).where(Tag.post_count > 0),
         id=Tag.id,
-        keys={"name": Tag.name, "post_count": Tag.post_count},
-        projection=_SHOWN,
+        sort_columns={"name": Tag.name, "post_count": Tag.post_count},
+        projection=_PROJECTION,
         search=Search.of(TagSearch, Tag.id) if is_search else None,
     )
 

@@ -194,7 +194,7 @@ async def soft_delete(session: AsyncSession, *, user: User) -> None:
     await flush_and_expunge(session, user)
     await trash.delete_children(session, user)
     await _revoke_access(session, user)
-    await tags.shift_with_author(session, user_id=user.id, by=-1)
+    await tags.adjust_counts_of_author(session, user_id=user.id, delta=-1)
     audit_events.record(session, AuditAct.user_deleted, user)
 
 
@@ -214,7 +214,7 @@ async def restore(session: AsyncSession, *, user: User) -> User:
         user.restore()
         await flush_or_conflict(session, _EMAIL_CONFLICT)
         # Before the posts: once they are live, nothing tells them from the others.
-        await tags.shift_with_author(session, user_id=user.id, by=1)
+        await tags.adjust_counts_of_author(session, user_id=user.id, delta=1)
         await trash.restore_children(session, user)
         audit_events.record(session, AuditAct.user_restored, user)
     return user

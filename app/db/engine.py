@@ -24,12 +24,12 @@ from sqlalchemy.util import greenlet_spawn
 
 from app.config import Pooler, Settings
 from app.db import galera, sqlite
-from app.db.changes import WRITTEN, Changes, Written
 from app.db.errors import is_transient
 from app.db.pings import ping_before_use, unpinged
 from app.db.retries import RETRIES, pause
 from app.db.sqlite import LOCK_WAIT_SECONDS
 from app.db.tls import tls_of
+from app.db.write_counters import WRITTEN, WriteCounters, Written
 
 T = TypeVar("T")
 POOL_TIMEOUT_SECONDS = 3
@@ -60,7 +60,7 @@ class Database:
         self.probing = probing  # one connection, to look whether the database answers
         self.opener = opener  # of SQLite's connections
         self._closing = closing  # what belongs to none of the engines
-        self.changes = Changes()
+        self.write_counters = WriteCounters()
         self._is_cluster = False
         if engine.dialect.name == "mysql":
             event.listen(engine.sync_engine, "connect", self._note_cluster)
@@ -104,7 +104,7 @@ class Database:
                 _refuse_if_cancelled()
         finally:
             # Also of a commit that failed: it may have arrived all the same.
-            self.changes.note(written)
+            self.write_counters.note(written)
 
     async def transact(self, work: Callable[[Connection, set[Written]], T]) -> T:
         """Run a plain function as a transaction, without a session; it records what it writes.
@@ -130,7 +130,7 @@ class Database:
                 written.clear()
             return await greenlet_spawn(in_transaction)
         finally:
-            self.changes.note(written)
+            self.write_counters.note(written)
 
     async def run(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """Do some work in a transaction of its own, and again after a deadlock and the like.

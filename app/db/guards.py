@@ -37,7 +37,7 @@ async def touch_user(session: AsyncSession, user_id: int) -> None:
 
 
 async def touch_sessions_of_user(session: AsyncSession, user_id: int) -> None:
-    """Conflict with every write that a user is authorised for at this moment."""
+    """Conflict with every write that a user is authorised for at this time."""
     live = (LoginSession.user_id == user_id) & LoginSession.ended_at.is_(None)
     await _touch(session, LoginSession, live)
 

@@ -37,31 +37,33 @@ AnySelect = Select[*tuple[Any, ...]]
 class PaginatedQuery:
     """The query of a listing. Create one for each set of filters: their values are parameters.
 
-    `matching` selects from the resource with its filters, columns and order left open, and
+    `filtered_ids` selects from the resource with its filters, columns and order left open, and
     `count_queries` how many there are in parts that do not overlap, if that is cheaper; `id`
-    breaks ties; `keys` maps each sort to the never-null column it orders by; `projection` is what
-    is shown of each row. `name` keeps the cursors of one listing out of another. A `search`
-    narrows `matching` to the rows that it finds; there are two ways to page and to count them.
+    breaks ties; `sort_columns` maps each sort to the never-null column it orders by; `projection`
+    is what is shown of each row. `name` keeps the cursors of one listing out of another. A `search`
+    narrows `filtered_ids` to the rows that it finds; there are two ways to page and to count them.
     """
 
     name: str
-    matching: AnySelect
+    filtered_ids: AnySelect
     id: Column
-    keys: Mapping[str, Column]
+    sort_columns: Mapping[str, Column]
     projection: Projection
     include_deleted: bool = False
     count_queries: Sequence[AnySelect] = ()
     search: Search | None = None
     _queries: dict[Hashable, PreparedQuery] = field(default_factory=dict)
-    _moments: set[str] = field(default_factory=set)
+    _datetime_sorts: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        moments = {name for name, key in self.keys.items() if isinstance(_type(key), UtcDateTime)}
-        self._moments.update(moments)
+        datetime_sorts = {
+            name for name, key in self.sort_columns.items() if isinstance(_type(key), UtcDateTime)
+        }
+        self._datetime_sorts.update(datetime_sorts)
 
     def counts(self) -> list[PreparedQuery]:
         """Return queries whose sum is the number of rows that match."""
-        parts = self.count_queries or (count_of(self.matching),)
+        parts = self.count_queries or (count_of(self.filtered_ids),)
         return [self._prepared(n, partial(parts.__getitem__, n)) for n in range(len(parts))]
 
     def page(self, sort: str, *, after: bool) -> PreparedQuery:
@@ -69,9 +71,10 @@ class PaginatedQuery:
         behind the position `last_key`, `last_id` or behind the first `offset`."""
         return self._prepared((sort, after), lambda: self._paging(sort, after))
 
-    def walked_page(self, sort: str, *, after: bool) -> PreparedQuery:
-        """Return the same of a search, among the first `walked` rows in the order of the sort."""
-        return self._prepared((sort, after, "walked"), lambda: self._walking(sort, after))
+    def scanned_page(self, sort: str, *, after: bool) -> PreparedQuery:
+        """Return the query of a page of search results that tests only the first `scan_limit` rows
+        in sort order, without the search index."""
+        return self._prepared((sort, after, "scanned"), lambda: self._scanning(sort, after))
 
     def bounded_count(self) -> PreparedQuery:
         """Return the query that counts the rows a search finds, up to `bound`."""
@@ -81,14 +84,14 @@ class PaginatedQuery:
         """Return the query of a page: `limit` rows in front of the last `offset`."""
         return self._prepared((sort, "end"), lambda: self._paging(sort, after=False, from_end=True))
 
-    def walked_count(self, sort: str = "") -> PreparedQuery:
-        """Return the query that counts the rows a search finds among the first `walked`, in the
-        order of a sort or in any, and the rows that were tested."""
-        return self._prepared(("walked", sort), lambda: self._walked_counting(sort))
+    def scanned_count(self, sort: str = "") -> PreparedQuery:
+        """Return the query that counts the rows a search finds among the first `scan_limit`, in
+        the order of a sort or in any, and the rows that were tested."""
+        return self._prepared(("scanned", sort), lambda: self._scanned_counting(sort))
 
-    def is_moment(self, sort: str) -> bool:
-        """Return whether a sort is by a moment, which is text outside the database."""
-        return sort.removeprefix("-") in self._moments
+    def sorts_by_datetime(self, sort: str) -> bool:
+        """Return whether a sort is by a date and time, which is text outside the database."""
+        return sort.removeprefix("-") in self._datetime_sorts
 
     def _prepared(self, name: Hashable, build: Callable[[], AnySelect]) -> PreparedQuery:
         if name not in self._queries:
@@ -100,7 +103,7 @@ class PaginatedQuery:
         return self._queries[name]
 
     def _paging(self, sort: str, after: bool, *, from_end: bool = False) -> AnySelect:
-        key, descending = self.keys[sort.removeprefix("-")], sort.startswith("-")
+        key, descending = self.sort_columns[sort.removeprefix("-")], sort.startswith("-")
         ids = self._ids(key.label("sort_key"))
         if self.search is not None:
             ids = self._among_found(self.search, key.label("sort_key"))
@@ -109,16 +112,18 @@ class PaginatedQuery:
         ordered = ids.order_by(*_ordered(key, self.id, descending is not from_end))
         return self._shown(ordered, descending)
 
-    def _walking(self, sort: str, after: bool) -> AnySelect:
-        key, descending = self.keys[sort.removeprefix("-")], sort.startswith("-")
+    def _scanning(self, sort: str, after: bool) -> AnySelect:
+        key, descending = self.sort_columns[sort.removeprefix("-")], sort.startswith("-")
         ids = self._tested(key.label("sort_key"))
         if after:
             ids = ids.where(_behind(key, self.id, descending))
-        walked = ids.order_by(*_ordered(key, self.id, descending)).limit(_WALKED).subquery("walked")
-        ids = select(walked.c.id, walked.c.sort_key).where(walked.c.is_found)
+        scanned = (
+            ids.order_by(*_ordered(key, self.id, descending)).limit(_SCAN_LIMIT).subquery("scanned")
+        )
+        ids = select(scanned.c.id, scanned.c.sort_key).where(scanned.c.is_found)
         if not after:
             ids = ids.offset(_OFFSET)
-        ids = ids.order_by(*_ordered(walked.c.sort_key, walked.c.id, descending))
+        ids = ids.order_by(*_ordered(scanned.c.sort_key, scanned.c.id, descending))
         return self._shown(ids, descending)
 
     def _shown(self, ids: AnySelect, descending: bool) -> AnySelect:
@@ -134,20 +139,20 @@ class PaginatedQuery:
             ids.limit(bindparam("bound", type_=Integer)).subquery("counted")
         )
 
-    def _walked_counting(self, sort: str) -> AnySelect:
+    def _scanned_counting(self, sort: str) -> AnySelect:
         tested = self._tested()
         if sort:
-            key, descending = self.keys[sort.removeprefix("-")], sort.startswith("-")
+            key, descending = self.sort_columns[sort.removeprefix("-")], sort.startswith("-")
             tested = tested.order_by(*_ordered(key, self.id, descending))
-        walked = tested.limit(_WALKED).subquery("walked")
-        return select(func.count(case((walked.c.is_found, 1))), func.count()).select_from(walked)
+        scanned = tested.limit(_SCAN_LIMIT).subquery("scanned")
+        return select(func.count(case((scanned.c.is_found, 1))), func.count()).select_from(scanned)
 
     def _among_found(self, search: Search, *columns: Any) -> AnySelect:
         """Select what the search index finds, and read the index first: optimisers would sometimes
         scan every row of the listing before it."""
         found = search.found.cte("found").prefix_with("MATERIALIZED", dialect="postgresql")
         # In front of what the columns come from: MariaDB goes by the order.
-        ids = self.matching.with_only_columns(self.id.label("id"), *columns).select_from(found)
+        ids = self.filtered_ids.with_only_columns(self.id.label("id"), *columns).select_from(found)
         return ids.where(found.c.id == self.id).prefix_with("STRAIGHT_JOIN", dialect="mysql")
 
     def _tested(self, *columns: Any) -> AnySelect:
@@ -155,23 +160,23 @@ class PaginatedQuery:
         return self._ids(*columns, self.search.test.label("is_found"))
 
     def _ids(self, *columns: Any) -> AnySelect:
-        return self.matching.with_only_columns(
+        return self.filtered_ids.with_only_columns(
             self.id.label("id"), *columns, maintain_column_froms=True
         )
 
 
 _OFFSET: ColumnElement[Any] = bindparam("offset", type_=BigInteger)
-_WALKED: ColumnElement[Any] = bindparam("walked", type_=Integer)
+_SCAN_LIMIT: ColumnElement[Any] = bindparam("scan_limit", type_=Integer)
 
 
-def count_of(matching: AnySelect) -> AnySelect:
+def count_of(filtered_ids: AnySelect) -> AnySelect:
     """Return the query that counts the rows."""
-    return matching.with_only_columns(func.count(), maintain_column_froms=True)
+    return filtered_ids.with_only_columns(func.count(), maintain_column_froms=True)
 
 
 def _type(column: Any) -> TypeEngine[Any]:
-    found: TypeEngine[Any] = column.type
-    return found
+    type_: TypeEngine[Any] = column.type
+    return type_
 
 
 def _ordered(key: Column, row_id: Column, descending: bool) -> list[ColumnElement[Any]]:
@@ -194,9 +199,11 @@ def _behind(key: Column, row_id: Column, descending: bool) -> ColumnElement[bool
 def filters_of(query: PageQuery) -> dict[str, Any]:
     """Return the filters a query sets, by name, as the parameters of its statement; `sought`
     returns those of `q`."""
-    given = {name: value for name in query.filters if (value := getattr(query, name)) is not None}
-    given.pop("q", None)
-    return given
+    parameters = {
+        name: value for name in query.filters if (value := getattr(query, name)) is not None
+    }
+    parameters.pop("q", None)
+    return parameters
 
 
 def sought(query: Any) -> dict[str, Any]:

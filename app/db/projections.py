@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 from sqlalchemy import ColumnElement, Select, String, cast, func, literal, select
 
-from app.db.queries import moment
+from app.db.queries import utc_timestamp
 
 # Between the rows, and between the values, of an aggregated text: neither is ever in a name, as
 # both count as white space.
@@ -25,7 +25,8 @@ _ROW, _VALUE = "\x1e", "\x1f"
 
 @dataclass(frozen=True)
 class Source:
-    """What a field is read from: columns, and the function that computes its value from theirs."""
+    """How a field is read: one or more columns, and the function that converts their values to the
+    field's value."""
 
     columns: tuple[Any, ...]
     value: Callable[..., Any]
@@ -57,7 +58,7 @@ class Projection:
             if name not in {*without}
         }
         self.columns = tuple(column for each in self._sources.values() for column in _columns(each))
-        self.item = self._compiled()
+        self.from_row = self._compiled()
 
     def select(self, *first: tuple[Any, Any]) -> Select[Any]:
         """Select the columns, with the joins; those of `first` come before the projection's."""
@@ -93,16 +94,16 @@ class Projection:
             members.append(f"{name!r}: {value}")
         return f"{{{', '.join(members)}}}"
 
-    def of(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def from_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return what is shown of a new row, given the value of each field."""
         return {name: values[name] for name in self._sources}
 
-    def of_object(self, row: Any) -> dict[str, Any]:
+    def from_orm_object(self, row: Any) -> dict[str, Any]:
         """Return what is shown of a (flushed) object, whose attributes are named as the fields."""
         shown = {name: _as_json(getattr(row, name)) for name in self._sources}
         for name, source in self._sources.items():
             if isinstance(source, Projection):
-                shown[name] = source.of_object(shown[name])
+                shown[name] = source.from_orm_object(shown[name])
         return shown
 
 
@@ -111,15 +112,17 @@ def _columns(source: Any) -> tuple[Any, ...]:
 
 
 def _as_json(value: Any) -> Any:
-    return moment(value) if isinstance(value, datetime) else value
+    return utc_timestamp(value) if isinstance(value, datetime) else value
 
 
-def texts(column: Any, *, of: Select[Any]) -> Source:
+def texts(column: Any, *, from_select: Select[Any]) -> Source:
     """Return the source of a list of texts of other rows, in order."""
-    return Source((aggregated(column, of=of),), lambda text: sorted(split_values(text)))
+    return Source(
+        (aggregated(column, from_select=from_select),), lambda text: sorted(split_values(text))
+    )
 
 
-def references(id_: Any, name: Any, *, of: Select[Any]) -> Source:
+def references(id_: Any, name: Any, *, from_select: Select[Any]) -> Source:
     """Return the source of a list of the ids and names of other rows, ordered by name."""
 
     def value(text: str | None) -> list[dict[str, Any]]:
@@ -129,10 +132,10 @@ def references(id_: Any, name: Any, *, of: Select[Any]) -> Source:
         found.sort(key=itemgetter("name"))
         return found
 
-    return Source((aggregated(id_, name, of=of),), value)
+    return Source((aggregated(id_, name, from_select=from_select),), value)
 
 
-def aggregated(*columns: Any, of: Select[Any]) -> ColumnElement[str]:
+def aggregated(*columns: Any, from_select: Select[Any]) -> ColumnElement[str]:
     """Return a column that holds other rows as one text: cheaper than a statement of its own."""
     texts: list[Any] = [
         column if isinstance(column.type, String) else cast(column, String) for column in columns
@@ -140,7 +143,7 @@ def aggregated(*columns: Any, of: Select[Any]) -> ColumnElement[str]:
     row = texts[0]
     for text in texts[1:]:
         row = row + literal(_VALUE) + text
-    return of.with_only_columns(func.aggregate_strings(row, _ROW)).scalar_subquery()
+    return from_select.with_only_columns(func.aggregate_strings(row, _ROW)).scalar_subquery()
 
 
 def split_values(text: str | None) -> list[str]:

@@ -28,15 +28,15 @@ from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import greenlet_spawn
 
 from app.core.threads import background_threads
-from app.db.changes import Act
 from app.db.engine import STATEMENT_SECONDS, Database
 from app.db.parameters import Convert, Parameter, arguments_of, parameter
 from app.db.sqlite import open_raw
+from app.db.write_counters import WriteKind
 from app.models.base import UtcDateTime, hiding_deleted
 
 AnySelect = Select[*tuple[Any, ...]]
 E = TypeVar("E")
-Values = Sequence[tuple[Any, ...]]
+Rows = Sequence[tuple[Any, ...]]
 # How long a statement may hold the event loop up, and for how long one that took longer is
 # run in a thread without being tried.
 LOOP_SECONDS = 0.005
@@ -47,10 +47,10 @@ _STEPS = 2_000  # of SQLite's machine, between two looks at the clock: about 20 
 
 
 class PreparedQuery:
-    """A select with bind parameters. What is in the trash is passed over unless it says so.
+    """A select with bind parameters. Rows in the trash are excluded unless `include_deleted`.
 
-    Every parameter without a value of its own must be given each time it runs. One that
-    `is_expensive` lets everything else go first, where that can be said.
+    Every parameter without a value of its own must be given each time it runs.
+    `is_expensive`: on SQLite, a slow run goes to low-priority threads.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class PreparedQuery:
 
     def compiled(self, dialect: Dialect) -> Compiled:
         """Return the statement as the driver takes it."""
-        found = self._compiled.get(dialect.name)
-        if found is None:
-            found = self._compiled[dialect.name] = Compiled.of(self, dialect)
-        return found
+        compiled = self._compiled.get(dialect.name)
+        if compiled is None:
+            compiled = self._compiled[dialect.name] = Compiled.of(self, dialect)
+        return compiled
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,22 +90,22 @@ class Compiled:
         )
         names = compiled.positiontup if compiled.positional else list(compiled.binds)
         types = [column.type for column in statement.selected_columns]
-        wires = [(index, _wire(type_, dialect)) for index, type_ in enumerate(types)]
+        converters = [(index, _json_converter(type_, dialect)) for index, type_ in enumerate(types)]
         return cls(
             sql=str(compiled),
             positional=compiled.positional,
             parameters=tuple(parameter(name, compiled.binds[name], dialect) for name in names),
-            converters=tuple((index, wire) for index, wire in wires if wire),
+            converters=tuple((index, convert) for index, convert in converters if convert),
             tables=frozenset(table.name for table in _all(Table, statement)),
             is_expensive=query.is_expensive,
         )
 
-    def arguments(self, given: Mapping[str, Any]) -> Any:
+    def arguments(self, parameters: Mapping[str, Any]) -> Any:
         """Return what the driver takes: a tuple, or a mapping if it takes names. Raise KeyError
         for a parameter that was not given."""
-        return arguments_of(self.parameters, given, positional=self.positional)
+        return arguments_of(self.parameters, parameters, positional=self.positional)
 
-    def converted(self, rows: Values) -> Values:
+    def converted(self, rows: Rows) -> Rows:
         """Return the rows with each value as it goes into JSON; by column, which is quicker."""
         if not rows or not self.converters:
             return rows
@@ -122,19 +122,19 @@ def _all(kind: type[E], statement: AnySelect) -> Iterator[E]:
             yield element
 
 
-def _wire(type_: TypeEngine[Any], dialect: Dialect) -> Convert | None:
+def _json_converter(type_: TypeEngine[Any], dialect: Dialect) -> Convert | None:
     """Return what converts a column's values to what goes into JSON."""
     if isinstance(type_, UtcDateTime):
-        return _moment_of_text if dialect.name == "sqlite" else moment
+        return _utc_timestamp_of_text if dialect.name == "sqlite" else utc_timestamp
     return type_.dialect_impl(dialect).result_processor(dialect, None)
 
 
-def _moment_of_text(value: str | None) -> str | None:
+def _utc_timestamp_of_text(value: str | None) -> str | None:
     return value and value.replace(" ", "T") + "Z"
 
 
-def moment(value: datetime | None) -> str | None:
-    """Return a moment as it goes into JSON."""
+def utc_timestamp(value: datetime | None) -> str | None:
+    """Return a date and time as it goes into JSON."""
     if value is None:
         return None
     # Cut: an offset may follow, and it is that of UTC.
@@ -146,22 +146,22 @@ class QueryRunner:
 
     def __init__(self, database: Database) -> None:
         self.engine = database.reading
-        self.changes = database.changes
+        self.write_counters = database.write_counters
 
-    async def rows(self, query: PreparedQuery, given: Mapping[str, Any]) -> Values:
+    async def rows(self, query: PreparedQuery, parameters: Mapping[str, Any]) -> Rows:
         """Return what a query finds; raise what a session would.
 
         After any error of the first, direct try, run it again through SQLAlchemy: reading twice
         is harmless, and SQLAlchemy classifies errors and drops connections that are gone.
         """
         compiled = query.compiled(self.engine.dialect)
-        arguments = compiled.arguments(given)
-        found = await self._quickly(compiled, arguments)
-        if found is None:
-            found = await self._thoroughly(compiled, arguments)
-        return compiled.converted(found)
+        arguments = compiled.arguments(parameters)
+        rows = await self._run_on_driver(compiled, arguments)
+        if rows is None:
+            rows = await self._run_through_sqlalchemy(compiled, arguments)
+        return compiled.converted(rows)
 
-    async def _quickly(self, compiled: Compiled, arguments: Any) -> Values | None:
+    async def _run_on_driver(self, compiled: Compiled, arguments: Any) -> Rows | None:
         """Return the rows without SQLAlchemy's connection and result; None if that failed."""
         try:
             return await greenlet_spawn(self._fetch, compiled.sql, arguments)
@@ -170,7 +170,7 @@ class QueryRunner:
         except Exception:  # noqa: BLE001 the second try tells
             return None
 
-    def _fetch(self, sql: str, arguments: Any) -> Values:
+    def _fetch(self, sql: str, arguments: Any) -> Rows:
         connection = self.engine.sync_engine.raw_connection()
         try:
             cursor = connection.cursor()
@@ -184,7 +184,7 @@ class QueryRunner:
             connection.close()
         return rows
 
-    async def _thoroughly(self, compiled: Compiled, arguments: Any) -> Values:
+    async def _run_through_sqlalchemy(self, compiled: Compiled, arguments: Any) -> Rows:
         try:
             return await self._executed(compiled, arguments)
         except DBAPIError as error:
@@ -192,20 +192,22 @@ class QueryRunner:
                 raise
         return await self._executed(compiled, arguments)
 
-    async def _executed(self, compiled: Compiled, arguments: Any) -> Values:
+    async def _executed(self, compiled: Compiled, arguments: Any) -> Rows:
         async with self.engine.connect() as connection:
-            found = await connection.exec_driver_sql(compiled.sql, arguments)
-            return [tuple(row) for row in found.all()]
+            result = await connection.exec_driver_sql(compiled.sql, arguments)
+            return [tuple(row) for row in result.all()]
 
-    def arguments(self, query: PreparedQuery, given: Mapping[str, Any]) -> Hashable:
+    def arguments(self, query: PreparedQuery, parameters: Mapping[str, Any]) -> Hashable:
         """Return the arguments of a query, hashable: equal for equal parameters."""
-        arguments = query.compiled(self.engine.dialect).arguments(given)
+        arguments = query.compiled(self.engine.dialect).arguments(parameters)
         return tuple(arguments.values()) if isinstance(arguments, dict) else arguments
 
     def version(self, query: PreparedQuery) -> int:
         """Return a number that grows with each write of this process to what a query reads."""
         tables = query.compiled(self.engine.dialect).tables
-        return self.changes.version(*[(name, act) for name in tables for act in Act])
+        return self.write_counters.count_of(
+            *[(name, kind) for name in tables for kind in WriteKind]
+        )
 
     async def dispose(self) -> None:
         """Close what is open."""
@@ -224,7 +226,7 @@ class SqliteQueryRunner(QueryRunner):
         # Its own: searches must not keep commits from a thread, nor requests from a core.
         self._threads = _threads()
 
-    async def _quickly(self, compiled: Compiled, arguments: Any) -> Values | None:
+    async def _run_on_driver(self, compiled: Compiled, arguments: Any) -> Rows | None:
         now = time.monotonic()
         if self._slow.get(compiled, 0) < now:
             self._until = now + LOOP_SECONDS
@@ -237,7 +239,7 @@ class SqliteQueryRunner(QueryRunner):
             self._slow[compiled] = now + SLOW_SECONDS
         left, until = Event(), now + STATEMENT_SECONDS
         work = partial(
-            self._patiently,
+            self._run_in_thread,
             compiled.sql,
             arguments,
             lambda: left.is_set() or time.monotonic() > until,
@@ -248,7 +250,7 @@ class SqliteQueryRunner(QueryRunner):
         finally:
             left.set()  # a cancelled request waits no more, and its thread works no more
 
-    def _patiently(self, sql: str, arguments: Any, is_over: Callable[[], bool]) -> Values | None:
+    def _run_in_thread(self, sql: str, arguments: Any, is_over: Callable[[], bool]) -> Rows | None:
         with suppress(sqlite3.Error), closing(open_raw(self.engine.url)) as connection:
             connection.set_progress_handler(is_over, _STEPS)
             return connection.execute(sql, arguments).fetchall()

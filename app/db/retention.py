@@ -30,7 +30,7 @@ from app.db.references import (
     purged_with,
 )
 from app.models.audit_events import PURGING, AuditEvent
-from app.models.base import CONDEMNED, INCLUDE_DELETED, Base, TimestampedModel, utc_now
+from app.models.base import INCLUDE_DELETED, PURGE_STARTED, Base, TimestampedModel, utc_now
 from app.models.idempotency_keys import IdempotencyKey
 from app.models.one_time_tokens import OneTimeToken
 from app.models.outbox import Mail, MailState
@@ -47,7 +47,7 @@ _OPTIONS = {INCLUDE_DELETED: True, PURGING: True, "synchronize_session": False}
 
 @dataclass(frozen=True)
 class Limits:
-    """Before which moments rows are due; None keeps them for ever."""
+    """Before which date and time rows are due; None keeps them for ever."""
 
     trash: datetime
     mails: datetime | None = None
@@ -86,35 +86,35 @@ class Kind:
 
 @dataclass(frozen=True)
 class Rule(Kind):
-    """Rows that are due when `moment` is before a limit, found by the index on it.
+    """Rows that are due when `due_column` is before a limit, found by the index on it.
 
-    `leading` holds for all rows of the rule, on the columns before `moment` in that index;
-    `only` is looked at when a row is deleted; `condemned` is the column that tells for ever that a
-    row is not alive.
+    `leading` holds for all rows of the rule, on the columns before `due_column` in that index;
+    `only` is looked at when a row is deleted; `mark_column` is set by `mark_purging`: a row with it
+    set cannot be restored.
     """
 
-    moment: Any = None
+    due_column: Any = None
     limit: Callable[[Limits], datetime | None] = lambda limits: limits.trash
     leading: ColumnElement[bool] | None = None
     only: ColumnElement[bool] | None = None
-    condemned: str = "deleted_at"
+    mark_column: str = "deleted_at"
 
     @property
-    def condemns(self) -> bool:
+    def is_marked_first(self) -> bool:
         """Whether rows are marked before what belongs to them is deleted in batches."""
         return bool(dependents(self.model))
 
     async def look(self, session: AsyncSession, limits: Limits, start: Any) -> Found:
         """Find the next LOOK rows, the oldest first; `start` is the `next` of the look before."""
         key = key_of(self.model)
-        due = select(key, self.moment).where(self._is_old(limits))
+        due = select(key, self.due_column).where(self._is_old(limits))
         if start is not None:
-            due = due.where(self.moment >= start)
-        result = await session.execute(due.order_by(self.moment).limit(LOOK), **_everything())
+            due = due.where(self.due_column >= start)
+        result = await session.execute(due.order_by(self.due_column).limit(LOOK), **_everything())
         rows = result.all()
         return Found([row[0] for row in rows], rows[-1][1] if len(rows) == LOOK else None)
 
-    async def condemn(
+    async def mark_purging(
         self, session: AsyncSession, keys: Sequence[Any], limits: Limits
     ) -> list[Any]:
         """Mark those of the rows that are still due, and return their keys.
@@ -123,22 +123,22 @@ class Rule(Kind):
         belonged to it and is deleted next.
         """
         model: Any = self.model
-        doomed = await _lock(session, model, keys, self._is_due(limits))
-        values = {self.condemned: CONDEMNED, "updated_at": model.updated_at}
-        marking = update(model).where(key_of(model).in_(doomed)).values(values)
+        marked_keys = await _lock(session, model, keys, self._is_due(limits))
+        values = {self.mark_column: PURGE_STARTED, "updated_at": model.updated_at}
+        marking = update(model).where(key_of(model).in_(marked_keys)).values(values)
         await session.execute(marking, execution_options=_OPTIONS)
-        return doomed
+        return marked_keys
 
     async def delete(self, session: AsyncSession, keys: Sequence[Any], limits: Limits) -> int:
         """Delete those of the rows that are still due; return how many.
 
-        A row that is restored meanwhile stays, as does one that a request holds at this moment.
+        A row that is restored meanwhile stays, as does one that a request holds at this time.
         """
         locked = await _lock(session, self.model, keys, self._is_due(limits))
         return await _delete(session, self.model, locked)
 
     def _is_old(self, limits: Limits) -> ColumnElement[bool]:
-        is_old: ColumnElement[bool] = self.moment < self.limit(limits)
+        is_old: ColumnElement[bool] = self.due_column < self.limit(limits)
         return is_old if self.leading is None else self.leading & is_old
 
     def _is_due(self, limits: Limits) -> ColumnElement[bool]:
@@ -147,7 +147,7 @@ class Rule(Kind):
 
 @dataclass(frozen=True)
 class Walk(Rule):
-    """A rule without an index on its moment: the table is walked through by its key.
+    """A rule without an index on its `due_column`: the table is walked through by its key.
 
     Rows that were created after the limit cannot be due, and are not reached.
     """
@@ -155,10 +155,12 @@ class Walk(Rule):
     async def look(self, session: AsyncSession, limits: Limits, start: Any) -> Found:
         """Look at the next LOOK rows."""
         model = cast("type[TimestampedModel]", self.model)
-        looked_at = select(model.id, model.created_at, self.moment).where(model.id > (start or 0))
+        looked_at = select(model.id, model.created_at, self.due_column).where(
+            model.id > (start or 0)
+        )
         result = await session.execute(looked_at.order_by(model.id).limit(LOOK), **_everything())
         rows, limit = result.all(), cast("datetime", self.limit(limits))
-        keys = [id_ for id_, _, moment in rows if moment is not None and moment < limit]
+        keys = [id_ for id_, _, due_at in rows if due_at is not None and due_at < limit]
         is_last = len(rows) < LOOK or rows[-1][1] >= limit
         return Found(keys, None if is_last else rows[-1][0])
 
@@ -202,7 +204,7 @@ class UnusedTags(Rule):
 
 
 _EXPIRING: tuple[Rule, ...] = (
-    Rule(LoginSession, "sessions", LoginSession.expires_at, condemned="ended_at"),
+    Rule(LoginSession, "sessions", LoginSession.expires_at, mark_column="ended_at"),
     Walk(RefreshToken, "refresh tokens", RefreshToken.used_at, lambda limits: limits.reuse),
     Rule(OneTimeToken, "links", OneTimeToken.expires_at),
     # Useless from then on, and a copy of what is stored elsewhere.
@@ -210,7 +212,7 @@ _EXPIRING: tuple[Rule, ...] = (
 )
 _AGEING: tuple[Rule, ...] = (
     UnusedTags(Tag, "tags"),
-    # By the moment of the last attempt. One that is tried again at this moment stays.
+    # By the time of the last attempt. One that is tried again meanwhile stays.
     *(
         Rule(Mail, "old mails", Mail.next_attempt_at, lambda limits: limits.mails, is_over)
         for is_over in (Mail.state == MailState.sent, Mail.state == MailState.dead)

@@ -18,9 +18,9 @@ T = TypeVar("T")
 _NOW = select(DatabaseNow())
 
 
-async def read_one(reader: QueryRunner, query: PreparedQuery, **given: Any) -> tuple[Any, ...]:
+async def read_one(reader: QueryRunner, query: PreparedQuery, **parameters: Any) -> tuple[Any, ...]:
     """Return the only row of a query; raise NotFound otherwise, for unknown and invisible alike."""
-    rows = await reader.rows(query, given)
+    rows = await reader.rows(query, parameters)
     if not rows:
         raise NotFound
     return rows[0]
@@ -28,16 +28,16 @@ async def read_one(reader: QueryRunner, query: PreparedQuery, **given: Any) -> t
 
 async def database_now(session: AsyncSession) -> datetime:
     """Return the time by the database's clock, which all processes share."""
-    found: datetime = (await session.execute(_NOW)).scalar_one()
-    return found
+    now: datetime = (await session.execute(_NOW)).scalar_one()
+    return now
 
 
 async def one_or_404(session: AsyncSession, statement: Select[T]) -> T:
     """Return the only row of a statement; raise NotFound for unknown and invisible alike."""
-    found = (await session.execute(statement)).scalar_one_or_none()
-    if found is None:
+    row = (await session.execute(statement)).scalar_one_or_none()
+    if row is None:
         raise NotFound
-    return found
+    return row
 
 
 def changed_fields(changes: Mapping[str, Any], row: object) -> list[str]:

@@ -9,31 +9,31 @@ from typing import Any
 from sqlalchemy import Dialect, UpdateBase, inspect
 from sqlalchemy import insert as insertion
 
-from app.db.changes import Act
 from app.db.parameters import Parameter, arguments_of, parameter
+from app.db.write_counters import WriteKind
 from app.models.base import Base, UtcDateTime
 
 
-class Change:
+class PreparedWrite:
     """A statement that writes, with bind parameters, all of which must be given each time it
     runs; compiled once for the dialect."""
 
-    def __init__(self, statement: UpdateBase, act: Act) -> None:
+    def __init__(self, statement: UpdateBase, kind: WriteKind) -> None:
         self.statement = statement
-        self.act = act
-        self._prepared: dict[str, PreparedChange] = {}
+        self.kind = kind
+        self._compiled: dict[str, CompiledWrite] = {}
 
-    def prepared(self, dialect: Dialect) -> PreparedChange:
+    def compiled(self, dialect: Dialect) -> CompiledWrite:
         """Return the statement as the driver takes it."""
-        found = self._prepared.get(dialect.name)
+        found = self._compiled.get(dialect.name)
         if found is None:
-            found = self._prepared[dialect.name] = PreparedChange.of(self.statement, dialect)
+            found = self._compiled[dialect.name] = CompiledWrite.of(self.statement, dialect)
         return found
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedChange:
-    """A change as one driver takes it."""
+class CompiledWrite:
+    """A write as one driver takes it."""
 
     table: str
     sql: str
@@ -41,7 +41,7 @@ class PreparedChange:
     parameters: tuple[Parameter, ...]
 
     @classmethod
-    def of(cls, statement: Any, dialect: Dialect) -> PreparedChange:
+    def of(cls, statement: Any, dialect: Dialect) -> CompiledWrite:
         compiled: Any = statement.compile(dialect=dialect)
         names = compiled.positiontup if compiled.positional else list(compiled.binds)
         return cls(
@@ -51,8 +51,8 @@ class PreparedChange:
             parameters=tuple(parameter(name, compiled.binds[name], dialect) for name in names),
         )
 
-    def arguments(self, given: dict[str, Any]) -> Any:
-        return arguments_of(self.parameters, given, positional=self.positional)
+    def arguments(self, parameters: dict[str, Any]) -> Any:
+        return arguments_of(self.parameters, parameters, positional=self.positional)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Insertion:
     positional: bool
     parameters: tuple[Parameter, ...]
     defaults: dict[str, Callable[[Any], Any]]
-    moments: tuple[str, ...]  # the columns that hold one
+    datetime_columns: tuple[str, ...]
     key: str  # that the database generates
     returns_key: bool
 
@@ -103,7 +103,7 @@ def _prepared(model: type[Base], dialect: Dialect) -> Insertion:
         positional=compiled.positional,
         parameters=tuple(parameter(name, compiled.binds[name], dialect) for name in names),
         defaults={each.key: _default(each) for each in columns},
-        moments=tuple(each.key for each in columns if isinstance(each.type, UtcDateTime)),
+        datetime_columns=tuple(each.key for each in columns if isinstance(each.type, UtcDateTime)),
         key=getattr(table.autoincrement_column, "key", ""),
         returns_key=bool(compiled.effective_returning),
     )

@@ -12,19 +12,19 @@ from typing import Any, Generic, TypeVar
 from app.db.queries import PreparedQuery, QueryRunner
 
 R = TypeVar("R")
-_MAX_REMEMBERED = 1_000
+_MAX_CACHED = 1_000
 # What other processes write is seen in the total, and in where later pages begin, after this
 # long; on the first page, behind a cursor and in what a row holds, at once.
-REMEMBER_SECONDS = 1.0
-# A count that takes longer than this is remembered while others write, and for so long that
+TOTAL_CACHE_SECONDS = 1.0
+# A count that takes longer than this is cached while others write, and for so long that
 # counting takes at most this share of the time.
-_DEAR_SECONDS = 0.05
+_COSTLY_SECONDS = 0.05
 _COUNTING_SHARE = 0.05
-MAX_REMEMBER_SECONDS = 60.0
+MAX_TOTAL_CACHE_SECONDS = 60.0
 # At most so many counts run in the background at a time.
 _MAX_BEHIND = 2
 # A count that takes longer than this is still returned for so long after it expired, while it is
-# counted anew in the background.
+# counted again in the background.
 _LONG_SECONDS, _LATE_SECONDS = 0.1, 60.0
 
 
@@ -40,7 +40,7 @@ class Total:
         page of this size has, agrees with this total."""
         return found == max(0, min(size + 1, self.rows - skipped))
 
-    def beside(self, skipped: int, found: int, *, is_last: bool) -> Total:
+    def reconciled_with_page(self, skipped: int, found: int, *, is_last: bool) -> Total:
         """Return the total that goes with a page on which so many rows were found, one more than
         are shown unless it `is_last`: what was counted may be older."""
         if not is_last:
@@ -51,27 +51,27 @@ class Total:
 
 
 @dataclass(slots=True)
-class Remembered(Generic[R]):
+class CacheEntry(Generic[R]):
     """A cached result, valid while the version stays, for a while; after a statement that took
     long, for longer, whatever the version."""
 
     version: int
     until: float
-    found: R
-    is_dear: bool = False
-    late_until: float = 0.0  # returned until then, while it is counted anew
+    value: R
+    is_costly: bool = False
+    late_until: float = 0.0  # returned until then, while it is counted again
     took: float = 0.0
 
     @classmethod
-    def briefly(cls, version: int, found: R) -> Remembered[R]:
-        """Return what holds for REMEMBER_SECONDS at most."""
-        return cls(version, time.monotonic() + REMEMBER_SECONDS, found)
+    def briefly(cls, version: int, value: R) -> CacheEntry[R]:
+        """Return what holds for TOTAL_CACHE_SECONDS at most."""
+        return cls(version, time.monotonic() + TOTAL_CACHE_SECONDS, value)
 
     def holds(self, version: int) -> bool:
-        return time.monotonic() < self.until and (self.is_dear or self.version == version)
+        return time.monotonic() < self.until and (self.is_costly or self.version == version)
 
     def may_be_late(self) -> bool:
-        """Return whether it may be returned while it is counted anew."""
+        """Return whether it may be returned while it is counted again."""
         return time.monotonic() < self.late_until
 
 
@@ -86,39 +86,39 @@ class _Counting:
 
 
 class Totals:
-    """Counts, and remembers how many rows were found: for REMEMBER_SECONDS unless this process
-    writes meanwhile, or for so long that counting takes no more than a twentieth of the time.
+    """Counts rows, and caches the counts: for TOTAL_CACHE_SECONDS unless this process writes
+    meanwhile, or for so long that counting takes no more than a twentieth of the time.
     A request for a count that is under way waits for it, unless an expired one that took long
     may still be returned."""
 
     def __init__(self, reader: QueryRunner) -> None:
         self._reader = reader
-        self._known: dict[Hashable, Remembered[tuple[int, ...]]] = {}
+        self._entries: dict[Hashable, CacheEntry[tuple[int, ...]]] = {}
         self._counting: dict[Hashable, _Counting] = {}
 
-    async def counted(
-        self, query: PreparedQuery, given: dict[str, Any], *, anew: bool = False
+    async def count(
+        self, query: PreparedQuery, parameters: dict[str, Any], *, refresh: bool = False
     ) -> tuple[int, ...]:
-        """Return the one row of a query that counts, cached or counted; `anew` unless it takes
-        long."""
+        """Return the one row of a query that counts, cached or counted; with `refresh`, cached
+        only if the count takes long."""
         # By the arguments the query really uses: a count that is the same for all runs once.
-        name = query, self._reader.arguments(query, given)
-        known = self._known.get(name)
-        is_known = known is not None and known.holds(self._reader.version(query))
-        if known is not None and is_known and (known.is_dear or not anew):
-            return known.found
-        if known is None or not known.may_be_late():
-            return await self._shared(name, self._under_way(name, query, given))
+        cache_key = query, self._reader.arguments(query, parameters)
+        entry = self._entries.get(cache_key)
+        is_valid = entry is not None and entry.holds(self._reader.version(query))
+        if entry is not None and is_valid and (entry.is_costly or not refresh):
+            return entry.value
+        if entry is None or not entry.may_be_late():
+            return await self._shared(cache_key, self._under_way(cache_key, query, parameters))
         if sum(each.is_kept for each in self._counting.values()) < _MAX_BEHIND:
-            self._keep_on(name, self._under_way(name, query, given))
-        return known.found
+            self._keep_on(cache_key, self._under_way(cache_key, query, parameters))
+        return entry.value
 
-    def is_current(self, query: PreparedQuery, given: dict[str, Any]) -> bool:
+    def is_current(self, query: PreparedQuery, parameters: dict[str, Any]) -> bool:
         """Return whether there is a cached count that this process has not outdated, and that has
         not expired."""
-        known = self._known.get((query, self._reader.arguments(query, given)))
+        entry = self._entries.get((query, self._reader.arguments(query, parameters)))
         version = self._reader.version(query)
-        return known is not None and known.version == version and known.holds(version)
+        return entry is not None and entry.version == version and entry.holds(version)
 
     async def close(self) -> None:
         """End the counts that are under way."""
@@ -127,57 +127,59 @@ class Totals:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _under_way(self, name: Hashable, query: PreparedQuery, given: dict[str, Any]) -> _Counting:
+    def _under_way(
+        self, cache_key: Hashable, query: PreparedQuery, parameters: dict[str, Any]
+    ) -> _Counting:
         """Return the count that is under way, or begin one if that is older than a change."""
-        counting, version = self._counting.get(name), self._reader.version(query)
+        counting, version = self._counting.get(cache_key), self._reader.version(query)
         if counting is None or counting.version != version:
-            task = asyncio.create_task(self._find_out(name, query, given))
-            counting = self._counting[name] = _Counting(task, version)
+            task = asyncio.create_task(self._find_out(cache_key, query, parameters))
+            counting = self._counting[cache_key] = _Counting(task, version)
         return counting
 
-    def _keep_on(self, name: Hashable, counting: _Counting) -> None:
+    def _keep_on(self, cache_key: Hashable, counting: _Counting) -> None:
         """Count to the end, also when nobody waits for it."""
         if not counting.is_kept:
             counting.is_kept = True
             counting.waiting += 1
-            counting.task.add_done_callback(partial(self._leave, name, counting))
+            counting.task.add_done_callback(partial(self._leave, cache_key, counting))
 
-    async def _shared(self, name: Hashable, counting: _Counting) -> tuple[int, ...]:
+    async def _shared(self, cache_key: Hashable, counting: _Counting) -> tuple[int, ...]:
         """Wait for a count; cancel it when its last waiter leaves."""
         counting.waiting += 1
         try:
             return await asyncio.shield(counting.task)
         finally:
-            self._leave(name, counting)
+            self._leave(cache_key, counting)
 
-    def _leave(self, name: Hashable, counting: _Counting, *_: object) -> None:
+    def _leave(self, cache_key: Hashable, counting: _Counting, *_: object) -> None:
         counting.waiting -= 1
         if not counting.waiting:
             counting.task.cancel()
-            if self._counting.get(name) is counting:
-                del self._counting[name]
+            if self._counting.get(cache_key) is counting:
+                del self._counting[cache_key]
             if counting.task.done() and not counting.task.cancelled():
                 counting.task.exception()  # nobody may have waited for it
 
     async def _find_out(
-        self, name: Hashable, query: PreparedQuery, given: dict[str, Any]
+        self, cache_key: Hashable, query: PreparedQuery, parameters: dict[str, Any]
     ) -> tuple[int, ...]:
         version, began = self._reader.version(query), time.monotonic()
-        [row] = await self._reader.rows(query, given)
+        [row] = await self._reader.rows(query, parameters)
         now = time.monotonic()
-        took, found = now - began, tuple(map(int, row))
-        kept, before = Remembered.briefly(version, found), self._known.get(name)
+        took, value = now - began, tuple(map(int, row))
+        entry, before = CacheEntry.briefly(version, value), self._entries.get(cache_key)
         # Twice in a row: once, it may have waited for something.
-        if before is not None and min(took, before.took) > _DEAR_SECONDS:
-            until = now + min(took / _COUNTING_SHARE, MAX_REMEMBER_SECONDS)
+        if before is not None and min(took, before.took) > _COSTLY_SECONDS:
+            until = now + min(took / _COUNTING_SHARE, MAX_TOTAL_CACHE_SECONDS)
             late_until = until + _LATE_SECONDS if took > _LONG_SECONDS else 0.0
-            kept = Remembered(version, until, found, is_dear=True, late_until=late_until)
-        kept.took = took
-        keep(self._known, name, kept)
-        return found
+            entry = CacheEntry(version, until, value, is_costly=True, late_until=late_until)
+        entry.took = took
+        put(self._entries, cache_key, entry)
+        return value
 
 
-def keep(memory: dict[Hashable, Remembered[R]], name: Hashable, known: Remembered[R]) -> None:
-    if len(memory) >= _MAX_REMEMBERED:
-        memory.clear()
-    memory[name] = known
+def put(cache: dict[Hashable, CacheEntry[R]], cache_key: Hashable, entry: CacheEntry[R]) -> None:
+    if len(cache) >= _MAX_CACHED:
+        cache.clear()
+    cache[cache_key] = entry

@@ -23,14 +23,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from app.db import sqlite
-from app.db.changes import Act, Written, written_by
 from app.db.engine import Database, on_cluster
-from app.db.queries import PreparedQuery, Values, moment
-from app.db.statements import Change, insertion_into
+from app.db.queries import PreparedQuery, Rows, utc_timestamp
+from app.db.statements import PreparedWrite, insertion_into
+from app.db.write_counters import WriteKind, Written, written_by
 from app.models.base import Base
 
 T = TypeVar("T")
-_MAX_TOGETHER = 32
+_MAX_BATCH = 32
 
 
 class Transaction:
@@ -60,11 +60,11 @@ class Transaction:
         is_cluster = on_cluster(connection)
         return cls(connection.dialect, connection.exec_driver_sql, written, is_cluster=is_cluster)
 
-    def rows(self, query: PreparedQuery, **given: Any) -> Values:
+    def rows(self, query: PreparedQuery, **parameters: Any) -> Rows:
         """Return what a query finds, with what was written so far, as it goes into JSON."""
         compiled = query.compiled(self.dialect)
-        found = self._execute(compiled.sql, compiled.arguments(given)).fetchall()
-        return compiled.converted([tuple(row) for row in found])
+        rows = self._execute(compiled.sql, compiled.arguments(parameters)).fetchall()
+        return compiled.converted([tuple(row) for row in rows])
 
     def insert(self, model: type[Base], **values: Any) -> dict[str, Any]:
         """Insert one row, with the defaults of its model; return all its values as they go into
@@ -72,18 +72,18 @@ class Transaction:
         prepared = insertion_into(model, self.dialect)
         row = prepared.complete(values)
         done = self._execute(prepared.sql, prepared.arguments(row))
-        self._written.add((prepared.table, Act.insert))
-        for name in prepared.moments:
-            row[name] = moment(row[name])
+        self._written.add((prepared.table, WriteKind.insert))
+        for name in prepared.datetime_columns:
+            row[name] = utc_timestamp(row[name])
         if prepared.key:
             row[prepared.key] = done.fetchall()[0][0] if prepared.returns_key else done.lastrowid
         return row
 
-    def change(self, change: Change, **given: Any) -> None:
+    def execute_write(self, write: PreparedWrite, **parameters: Any) -> None:
         """Run a prepared statement that writes."""
-        prepared = change.prepared(self.dialect)
-        self._execute(prepared.sql, prepared.arguments(given))
-        self._written.add((prepared.table, change.act))
+        compiled = write.compiled(self.dialect)
+        self._execute(compiled.sql, compiled.arguments(parameters))
+        self._written.add((compiled.table, write.kind))
 
     def insert_if_missing(self, model: type[Base], **values: Any) -> None:
         """Insert one row unless its key is taken, also by a concurrent transaction."""
@@ -149,7 +149,7 @@ class _Waiting:
             self.done.set_result(self.result)
 
 
-class _Undone(Exception):
+class _NeedsRollback(Exception):
     """A function failed after it had written: roll back, and run the others again."""
 
 
@@ -167,73 +167,74 @@ class GroupCommitRunner(TransactionRunner):
         self._opener = opener
         self._connection: sqlite.Connection | None = None
         self._waiting: list[_Waiting] = []
-        self._turns: asyncio.Task[None] | None = None
+        self._committing: asyncio.Task[None] | None = None
 
     async def run(self, work: Callable[[Transaction], T]) -> T:
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(work, copy_context(), done))
-        if self._turns is None or self._turns.done():
-            self._turns = asyncio.create_task(self._take_turns())
+        if self._committing is None or self._committing.done():
+            self._committing = asyncio.create_task(self._commit_batches())
         return await done
 
     async def dispose(self) -> None:
-        if self._turns is not None:
-            await self._turns
+        if self._committing is not None:
+            await self._committing
         if self._connection is not None:
             await self._connection.close()
             self._connection = None
 
-    async def _take_turns(self) -> None:
+    async def _commit_batches(self) -> None:
         is_isolated = False
         while self._waiting:
-            together: list[_Waiting] = []
+            batch: list[_Waiting] = []
             try:
                 if self._connection is None:
                     self._connection = await self._opener()
                 async with self._connection.transaction() as raw:
-                    # Those that wait now: later ones are in the next turn.
-                    together.extend(self._waiting[:_MAX_TOGETHER])
-                    del self._waiting[:_MAX_TOGETHER]
-                    together = self._worked(raw, together, isolated=is_isolated)
+                    # Those that wait now: later ones are in the next batch.
+                    batch.extend(self._waiting[:_MAX_BATCH])
+                    del self._waiting[:_MAX_BATCH]
+                    batch = self._run_all(raw, batch, isolated=is_isolated)
                 is_isolated = False
-            except _Undone:
-                self._waiting[:0] = [each for each in together if not each.done.done()]
-                together, is_isolated = [], True
+            except _NeedsRollback:
+                self._waiting[:0] = [each for each in batch if not each.done.done()]
+                batch, is_isolated = [], True
             except Exception as error:  # noqa: BLE001 passed on to its callers
                 wrapped = _as_sqlalchemy(error, "COMMIT")
-                if not together:  # no turn came: they have waited as long as one does
-                    together, self._waiting = self._waiting, []
-                for each in together:
+                if not batch:  # no transaction began: they have waited as long as one does
+                    batch, self._waiting = self._waiting, []
+                for each in batch:
                     each.fail(wrapped)
             finally:
                 # Also of a commit that failed: it may have arrived all the same.
-                for each in together:
-                    self.database.changes.note(each.written)
-            for each in together:
+                for each in batch:
+                    self.database.write_counters.note(each.written)
+            for each in batch:
                 each.succeed()
 
-    def _worked(
+    def _run_all(
         self, raw: sqlite3.Connection, all_: list[_Waiting], *, isolated: bool
     ) -> list[_Waiting]:
-        """Return those that wait for the COMMIT now; raise _Undone, and any error that rolled back
-        the others too."""
-        do = self._isolated if isolated else self._done
-        return [each for each in all_ if not each.done.cancelled() and do(raw, each)]
+        """Run all; return those that wait for the COMMIT now. Raise _NeedsRollback, and any error
+        that rolled back the others too."""
+        run = self._run_in_savepoint if isolated else self._run_one
+        return [each for each in all_ if not each.done.cancelled() and run(raw, each)]
 
-    def _isolated(self, raw: sqlite3.Connection, each: _Waiting) -> bool:
+    def _run_in_savepoint(self, raw: sqlite3.Connection, each: _Waiting) -> bool:
         """Run one in a savepoint, rolled back on failure; return whether it succeeded."""
         raw.execute("SAVEPOINT unit")
         try:
-            return self._done(raw, each)
-        except _Undone:
+            return self._run_one(raw, each)
+        except _NeedsRollback:
             raw.execute("ROLLBACK TO unit")
             return False
         finally:
             with suppress(sqlite3.Error):
                 raw.execute("RELEASE unit")
 
-    def _done(self, raw: sqlite3.Connection, each: _Waiting) -> bool:
-        """Run one; return whether it succeeded. Raise _Undone if it wrote before it failed."""
+    def _run_one(self, raw: sqlite3.Connection, each: _Waiting) -> bool:
+        """Run one; return whether it succeeded. Raise _NeedsRollback if it wrote before it
+        failed."""
 
         def execute(sql: str, arguments: Any) -> sqlite3.Cursor:
             try:
@@ -251,7 +252,7 @@ class GroupCommitRunner(TransactionRunner):
                 raise
             each.fail(error)
             if raw.total_changes != before:
-                raise _Undone from error
+                raise _NeedsRollback from error
             return False
         return True
 

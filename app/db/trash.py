@@ -26,12 +26,12 @@ Which = ColumnElement[bool]
 
 class _Children(NamedTuple):
     """Rows of a table that go with those they point to by `column`; `mark` says which have, and
-    `others` are marks for other parents."""
+    `other_marks` are marks for other parents."""
 
     model: type[Any]
     column: Column
     mark: Column
-    others: list[Column]
+    other_marks: list[Column]
 
     @property
     def key(self) -> Column:
@@ -55,20 +55,20 @@ async def restore_children(session: AsyncSession, row: Any) -> None:
 
 
 async def _delete(
-    session: AsyncSession, children: _Children, which: Which, moment: datetime
+    session: AsyncSession, children: _Children, which: Which, deleted_at: datetime
 ) -> None:
-    model, mark, others = children.model, children.mark, children.others
-    gone_at = func.coalesce(model.deleted_at, moment) if others else moment
-    going = which & or_(IsLive(model.deleted_at), *others)
+    model, mark, other_marks = children.model, children.mark, children.other_marks
+    gone_at = func.coalesce(model.deleted_at, deleted_at) if other_marks else deleted_at
+    going = which & or_(IsLive(model.deleted_at), *other_marks)
     await _write(session, children, going, {mark.key: True, "deleted_at": gone_at})
     gone = select(children.key).where(which, mark)
     for below in children.children:
-        await _delete(session, below, below.column.in_(gone), moment)
+        await _delete(session, below, below.column.in_(gone), deleted_at)
 
 
 async def _restore(session: AsyncSession, children: _Children, which: Which) -> None:
-    model, mark, others = children.model, children.mark, children.others
-    gone_at = case((or_(*others), model.deleted_at)) if others else None
+    model, mark, other_marks = children.model, children.mark, children.other_marks
+    gone_at = case((or_(*other_marks), model.deleted_at)) if other_marks else None
     await _write(session, children, which & mark, {mark.key: False, "deleted_at": gone_at})
     live = select(children.key).where(which, IsLive(model.deleted_at))
     for below in children.children:
@@ -80,7 +80,7 @@ async def _write(
 ) -> None:
     """Write to rows without counting it as a change: what comes back is what went."""
     model = children.model
-    if children.others:
+    if children.other_marks:
         await _lock(session, children.key, which)
     unchanged = {"updated_at": model.updated_at} if hasattr(model, "updated_at") else {}
     writing = update(model).where(which).values({**values, **unchanged})
@@ -99,5 +99,5 @@ async def _lock(session: AsyncSession, key: Column, which: Which) -> None:
 def _children_of(model: type[Base]) -> Iterator[_Children]:
     for column, mark in deleted_with(model):
         child = class_of(column)
-        others = [each for each in marks_of(child) if each.key != mark.key]
-        yield _Children(child, column, mark, others)
+        other_marks = [each for each in marks_of(child) if each.key != mark.key]
+        yield _Children(child, column, mark, other_marks)

@@ -45,7 +45,7 @@ TABLE_OPTIONS = {
 }
 INCLUDE_DELETED = "include_deleted"
 # `deleted_at` of a row whose purge has begun: it cannot come back without what belonged to it.
-CONDEMNED = datetime(1970, 1, 1, tzinfo=UTC)
+PURGE_STARTED = datetime(1970, 1, 1, tzinfo=UTC)
 # What `foreign_key` says of a column, in its `info`.
 DELETED_WITH, PURGED_AS = "deleted_with", "purged_as"
 S = TypeVar("S", bound=Executable)
@@ -57,7 +57,7 @@ def utc_now() -> datetime:
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment, kept in UTC with microseconds on every dialect; refuses naive values.
+    """A date and time, kept in UTC with microseconds on every dialect; refuses naive values.
 
     MariaDB and SQLite would otherwise drop the offset, and MariaDB the microseconds, silently.
     """
@@ -71,7 +71,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return dialect.type_descriptor(mysql.DATETIME(fsp=6) if is_mysql else plain)
 
     def bind_processor(self, dialect: Dialect) -> Any:
-        # Two conversions and a format in one: every row that is written has a few moments.
+        # Two conversions and a format in one: every row that is written has a few times.
         return _sqlite_text if dialect.name == "sqlite" else super().bind_processor(dialect)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -122,7 +122,7 @@ def _in_utc(value: datetime) -> datetime:
 
 
 def _sqlite_text(value: datetime | None) -> str | None:
-    """Return a moment as SQLAlchemy stores it on SQLite, whose text has no offset."""
+    """Return a date and time as SQLAlchemy stores it on SQLite, whose text has no offset."""
     return None if value is None else _in_utc(value).isoformat(" ", "microseconds")[:26]
 
 
@@ -172,7 +172,7 @@ def foreign_key(
 
 
 class TimestampedModel(Base):
-    """A table with a numeric id and the moments of creation and last change."""
+    """A table with a numeric id and the times of creation and last change."""
 
     __abstract__ = True
 
@@ -212,7 +212,7 @@ class SoftDelete:
     @classmethod
     def can_be_restored(cls) -> ColumnElement[bool]:
         """Return the condition for rows in the trash whose purge has not begun."""
-        return cls.deleted_at > CONDEMNED
+        return cls.deleted_at > PURGE_STARTED
 
 
 class Versioned:
@@ -233,8 +233,8 @@ class Versioned:
 
 
 class Guarded:
-    """Rows on which an invariant rests. `guard` counts the writes whose only purpose is to
-    conflict with others (`db/guards.py`); it is never shown."""
+    """Rows that transactions lock to protect an invariant. `guard` counts the writes that are made
+    only to conflict with other nodes of a cluster (`db/guards.py`); no response has it."""
 
     guard: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0", sort_order=93)
 

@@ -75,15 +75,17 @@ class Post(TimestampedModel, Versioned, SoftDelete):
     deleted_with_author: Mapped[bool] = mapped_column(default=False)
 
     author: Mapped[User] = relationship(lazy="raise")
-    labels: Mapped[list[Tag]] = relationship(secondary="post_tags", lazy="raise", order_by=Tag.name)
+    tag_rows: Mapped[list[Tag]] = relationship(
+        secondary="post_tags", lazy="raise", order_by=Tag.name
+    )
 
     @property
     def tags(self) -> list[str]:
         """Return the names of the post's tags, in order."""
-        return sorted(label.name for label in self.labels)
+        return sorted(tag.name for tag in self.tag_rows)
 
     def change(self, **values: object) -> None:
-        """Set what differs; a post is published at the moment its status says so."""
+        """Set what differs; a post is published when its status says so."""
         status = values.get("status", self.status)
         if status != self.status:
             values["published_at"] = utc_now() if status == PostStatus.published else None

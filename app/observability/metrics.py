@@ -1,6 +1,6 @@
 """Metrics in Prometheus' text format: of this process, and of the outbox in its database.
 
-No label holds what callers send: doors, limits, states and results are enums, and routes are
+No label holds what callers send: actions, limits, states and results are enums, and routes are
 templates. Every app has a registry of its own; nothing here is global.
 """
 
@@ -30,7 +30,7 @@ from app.db.queries import QueryRunner
 from app.observability.telemetry import Telemetry, resource
 from app.rate_limits.limiter import RateLimitAttempt
 from app.rate_limits.outcomes import WRONG
-from app.rate_limits.rules import RULES, LimitedAction
+from app.rate_limits.rules import LIMITS, LimitedAction
 from app.tasks.mail import Mailer, NotSent
 
 BACKLOG_SECONDS = 1.0
@@ -86,10 +86,10 @@ class Metrics(Telemetry):
         return _CountingMailer(mailer, lambda result: self._mails.add(1, {"result": result}))
 
     def attempted(self, attempt: RateLimitAttempt, error: BaseException | None) -> None:
-        self._attempts.add(1, {"door": attempt.door, "result": _result(error)})
+        self._attempts.add(1, {"door": attempt.action, "result": _result(error)})
         if attempt.refused_by is not None:
-            whom, _ = attempt.refused_by
-            self._hits.add(1, {"door": attempt.door, "limit": whom})
+            scope, _ = attempt.refused_by
+            self._hits.add(1, {"door": attempt.action, "limit": scope})
 
     async def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return every figure, in the format an `Accept` header asks for, and its content type.
@@ -125,11 +125,11 @@ class Metrics(Telemetry):
 
     def _begin_at_0(self) -> None:
         """Start all counters at 0: one that appears with its first event hides it from rates."""
-        for door in LimitedAction:
+        for action in LimitedAction:
             for result in _ATTEMPTS:
-                self._attempts.add(0, {"door": door, "result": result})
-            for whom in RULES[door]:
-                self._hits.add(0, {"door": door, "limit": whom})
+                self._attempts.add(0, {"door": action, "result": result})
+            for scope in LIMITS[action]:
+                self._hits.add(0, {"door": action, "limit": scope})
         for result in _MAILS:
             self._mails.add(0, {"result": result})
 

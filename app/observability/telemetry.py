@@ -49,7 +49,7 @@ class Telemetry:
         return mailer
 
     def attempted(self, attempt: RateLimitAttempt, error: BaseException | None) -> None:
-        """Count a try at a door; `error` is what it ended with."""
+        """Count an attempt at a limited action; `error` is what it ended with."""
 
     async def close(self) -> None:
         """Stop counting."""

@@ -1,1 +1,1 @@
-"""Limits on attempts: the rules, the limiter that applies them, the counters behind it."""
+"""Rate limits: the limits of each action, the limiter that applies them, its counters."""

@@ -34,8 +34,8 @@ _INVALID = {
 
 
 def was_tried(error: BaseException | None) -> bool:
-    """Return whether a try came to a decision. Invalid input did not, nor what failed on our side:
-    a caller who tries again through an outage has used nothing up."""
+    """Return whether an attempt came to a decision. Invalid input did not, nor what failed on our
+    side: a caller who tries again through an outage has used nothing up."""
     if error is None:
         return True
     return isinstance(error, AppError) and not (isinstance(error, _UNDECIDED) or is_invalid(error))

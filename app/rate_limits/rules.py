@@ -1,4 +1,4 @@
-"""Limits on attempts: the doors, and the limits of each (docs/adr/0016-throttling.md)."""
+"""Rate limits: the limited actions, and the limits of each (docs/adr/0016-throttling.md)."""
 
 from __future__ import annotations
 
@@ -27,46 +27,46 @@ class LimitedAction(StrEnum):
 
 
 class LimitScope(StrEnum):
-    """Whose tries are counted together."""
+    """Whose attempts are counted together."""
 
     network = "network"  # an IPv4 address, or the /64 of an IPv6 address
     account = "account"  # an account, from one network or within one session
     strangers = "strangers"  # an account, from all networks that it is not known from
-    everyone = "everyone"  # the door, but for networks that an account is known from
+    everyone = "everyone"  # all networks, but for those that an account is known from
     address = "address"  # mails to an address, or registrations of it
-    invalid = "invalid"  # requests of a network whose input was refused, at all doors together
+    invalid = "invalid"  # requests of a network whose input was refused, of all actions together
     changes = "changes"  # changes of one's password or address: each is reported by mail
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """So many tries within so many seconds, from the first one on."""
+    """At most so many attempts within so many seconds, from the first one on."""
 
-    tries: int
+    max_attempts: int
     seconds: int
 
 
 class Bucket(Window):
-    """Tries that are counted together; `key` gives away neither address nor network."""
+    """Attempts that are counted together; `key` gives away neither address nor network."""
 
-    __slots__ = ("counted", "quota", "whom")
+    __slots__ = ("counted", "rate_limit", "scope")
 
-    def __init__(self, whom: LimitScope, quota: RateLimit, key: str, owner: str) -> None:
-        super().__init__(key, quota.seconds, quota.tries, owner)
-        self.whom = whom
-        self.quota = quota
+    def __init__(self, scope: LimitScope, rate_limit: RateLimit, key: str, owner: str) -> None:
+        super().__init__(key, rate_limit.seconds, rate_limit.max_attempts, owner)
+        self.scope = scope
+        self.rate_limit = rate_limit
         self.counted = 0
 
     @property
     def left(self) -> int:
-        """Return how many tries are left in the present window."""
-        return max(0, self.quota.tries - self.counted)
+        """Return how many attempts are left in the present window."""
+        return max(0, self.rate_limit.max_attempts - self.counted)
 
-    def headers(self, door: LimitedAction, *, left: int, seconds: int) -> dict[str, str]:
+    def headers(self, action: LimitedAction, *, left: int, seconds: int) -> dict[str, str]:
         """Return what draft-ietf-httpapi-ratelimit-headers has an answer say of a limit."""
-        name = f'"{door}-{self.whom}"'
+        name, rate = f'"{action}-{self.scope}"', self.rate_limit
         return {
-            "RateLimit-Policy": f"{name};q={self.quota.tries};w={self.quota.seconds}",
+            "RateLimit-Policy": f"{name};q={rate.max_attempts};w={rate.seconds}",
             "RateLimit": f"{name};r={left};t={seconds}",
         }
 
@@ -75,7 +75,7 @@ MINUTE, _QUARTER, _HOUR, _DAY = 60, 900, 3_600, 86_400
 # A client that goes on failing waits for a quarter of an hour, then an hour, then a day.
 _GROWING = (RateLimit(10, _QUARTER), RateLimit(20, _HOUR), RateLimit(40, _DAY))
 _A_FEW_MAILS = (RateLimit(3, _HOUR),)
-# No limit for all together where the wrong tries of some would keep the right ones of others out.
+# No limit for all together where wrong attempts of some would keep the right ones of others out.
 _MAILS = {LimitScope.network: (RateLimit(20, _HOUR),), LimitScope.address: _A_FEW_MAILS}
 # Tokens cannot be guessed: what is limited is the work that wrong ones make.
 _TOKENS = {LimitScope.network: (RateLimit(100, _QUARTER),)}
@@ -85,9 +85,9 @@ _LOGINS = {
     LimitScope.strangers: (RateLimit(10, _QUARTER), RateLimit(100, _DAY)),
     LimitScope.everyone: (RateLimit(600, MINUTE),),
 }
-# Far more than forms with mistakes make, or a client that has to be mended.
+# Far more than forms with mistakes make, or a client that has to be repaired.
 _INVALID = {LimitScope.invalid: (RateLimit(300, _QUARTER),)}
-_BY_DOOR: Mapping[LimitedAction, Mapping[LimitScope, tuple[RateLimit, ...]]] = {
+_LIMITS_BY_ACTION: Mapping[LimitedAction, Mapping[LimitScope, tuple[RateLimit, ...]]] = {
     LimitedAction.login: _LOGINS,
     LimitedAction.repeat: _LOGINS,
     LimitedAction.password: {
@@ -109,13 +109,15 @@ _BY_DOOR: Mapping[LimitedAction, Mapping[LimitScope, tuple[RateLimit, ...]]] = {
     # The setting POSTS_PER_MINUTE says how many.
     LimitedAction.write: {LimitScope.account: (RateLimit(600, MINUTE),)},
 }
-RULES: Mapping[LimitedAction, Mapping[LimitScope, tuple[RateLimit, ...]]] = {
-    door: rules if door is LimitedAction.write else {**rules, **_INVALID}
-    for door, rules in _BY_DOOR.items()
+LIMITS: Mapping[LimitedAction, Mapping[LimitScope, tuple[RateLimit, ...]]] = {
+    action: limits if action is LimitedAction.write else {**limits, **_INVALID}
+    for action, limits in _LIMITS_BY_ACTION.items()
 }
 # A right token is never refused: looking it up is cheap. Limited is who goes on with wrong ones.
-AFTERWARDS = frozenset({LimitedAction.refresh, LimitedAction.reset, LimitedAction.verify})
-# Here every try counts; at the other doors the wrong ones do.
+COUNTED_AFTER_FAILURE = frozenset(
+    {LimitedAction.refresh, LimitedAction.reset, LimitedAction.verify}
+)
+# Of these every attempt counts; of the other actions the wrong ones do.
 COUNTS_ALL = frozenset(
     {LimitedAction.register, LimitedAction.forgot, LimitedAction.resend, LimitedAction.write}
 )

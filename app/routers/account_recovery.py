@@ -10,7 +10,7 @@ from app.rate_limits.rules import LimitedAction
 from app.schemas import account_recovery as schemas
 from app.web.dependencies import (
     API,
-    MAILS,
+    WAKE_MAIL_DELIVERY,
     DatabaseDep,
     MyAccount,
     PasswordsDep,
@@ -29,7 +29,7 @@ router = APIRouter(prefix=f"{API}/auth", tags=["auth"], route_class=StrictRoute)
     status_code=202,
     response_class=Response,
     response_model=None,
-    dependencies=[MAILS],
+    dependencies=[WAKE_MAIL_DELIVERY],
 )
 async def forgot_password(
     attempt: ForgotAttempt,
@@ -52,7 +52,7 @@ async def forgot_password(
     "/password/reset",
     status_code=204,
     responses=error_responses(InvalidOneTimeToken),
-    dependencies=[MAILS],
+    dependencies=[WAKE_MAIL_DELIVERY],
 )
 async def reset_password(
     attempt: ResetAttempt,
@@ -82,7 +82,7 @@ async def reset_password(
     "/email/verify",
     status_code=204,
     responses=error_responses(InvalidOneTimeToken, EmailTaken),
-    dependencies=[limited(LimitedAction.verify), MAILS],
+    dependencies=[limited(LimitedAction.verify), WAKE_MAIL_DELIVERY],
 )
 async def verify_email(
     data: schemas.EmailVerification,
@@ -101,7 +101,7 @@ async def verify_email(
     status_code=202,
     response_class=Response,
     response_model=None,
-    dependencies=[MAILS],
+    dependencies=[WAKE_MAIL_DELIVERY],
 )
 async def resend_verification(
     attempt: ResendAttempt,

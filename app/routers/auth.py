@@ -18,9 +18,16 @@ from app.rate_limits.rules import LimitedAction
 from app.routers.sessions import renewed, token_answer
 from app.schemas import auth as schemas
 from app.schemas import users as user_schemas
-from app.web.dependencies import API, MAILS, DatabaseDep, PasswordsDep, SessionDep, SettingsDep
+from app.web.dependencies import (
+    API,
+    WAKE_MAIL_DELIVERY,
+    DatabaseDep,
+    PasswordsDep,
+    SessionDep,
+    SettingsDep,
+)
 from app.web.error_responses import error_responses
-from app.web.idempotency import PublicCreation
+from app.web.idempotency import IdempotentPublicRequest
 from app.web.rate_limits import LoginAttempt, RegisterAttempt
 from app.web.responses import FastJSONResponse, created_response
 from app.web.strict_route import StrictRoute
@@ -38,10 +45,10 @@ async def _registration_enabled(settings: SettingsDep) -> None:
     status_code=201,
     response_model=user_schemas.User,
     responses=error_responses(EmailTaken, RegistrationDisabled),
-    dependencies=[Depends(_registration_enabled), MAILS],
+    dependencies=[Depends(_registration_enabled), WAKE_MAIL_DELIVERY],
 )
 async def register(
-    creation: PublicCreation,
+    idempotent: IdempotentPublicRequest,
     attempt: RegisterAttempt,
     data: user_schemas.Registration,
     session: SessionDep,
@@ -56,7 +63,7 @@ async def register(
     policy, keys = settings.password_policy, settings.keys
     # Before anything is counted for an address: what is refused leaves no trace of it.
     users.refuse_weak(data.password, policy, email=data.email, name=data.name)
-    await creation.take_turn(attempt.claim)
+    await idempotent.wait_for_key(attempt.claim)
 
     async def make() -> FastJSONResponse:
         await attempt.register(email_key(data.email))
@@ -64,11 +71,11 @@ async def register(
             session, data=data, passwords=passwords, policy=policy, keys=keys
         )
         await attempt.trust(user.id)
-        creation.belongs_to(user.id)
+        idempotent.belongs_to(user.id)
         shown = await user_queries.show_all(session, user_id=user.id)
         return created_response(shown, at=f"{API}/users/{user.id}")
 
-    return await creation.within(session, make)
+    return await idempotent.run_in_session(session, make)
 
 
 @router.post("/login", responses=error_responses(InvalidCredentials, InvalidRefreshToken))

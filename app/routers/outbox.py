@@ -14,7 +14,7 @@ from app.schemas.pages import Page
 from app.tasks.mail import describe
 from app.web.dependencies import (
     API,
-    MAILS,
+    WAKE_MAIL_DELIVERY,
     Id,
     OutboxReader,
     OutboxWriter,
@@ -57,7 +57,7 @@ async def list_mails(
     status_code=202,
     response_model=schemas.Mail,
     responses=error_responses(MailAlreadySent),
-    dependencies=[MAILS],
+    dependencies=[WAKE_MAIL_DELIVERY],
 )
 async def retry_mail(
     mail_id: Id,

@@ -16,7 +16,7 @@ from app.schemas.pages import Page
 from app.web.dependencies import (
     API,
     Id,
-    MaybeCaller,
+    OptionalCaller,
     PostForRestore,
     PostForUpdate,
     SessionDep,
@@ -25,9 +25,9 @@ from app.web.dependencies import (
     query_runner_of,
 )
 from app.web.error_responses import PRECONDITION_FAILED, error_responses
-from app.web.idempotency import PostCreation
+from app.web.idempotency import IdempotentPostRequest
 from app.web.pagination import page_response, query_params
-from app.web.rate_limits import WRITES, writing
+from app.web.rate_limits import LIMIT_WRITES, write_rate_limit
 from app.web.read_only import require_unchanged
 from app.web.responses import FastJSONResponse, created_response
 from app.web.strict_route import StrictRoute
@@ -37,7 +37,9 @@ PostQuery = Annotated[schemas.PostQuery, query_params(schemas.PostQuery)]
 
 
 @router.get("", response_model=Page[schemas.Post], openapi_extra={"security": [{}]})
-async def list_posts(caller: MaybeCaller, query: PostQuery, request: Request) -> FastJSONResponse:
+async def list_posts(
+    caller: OptionalCaller, query: PostQuery, request: Request
+) -> FastJSONResponse:
     """List posts.
 
     List the published posts and, with a login, your own drafts; `deleted=true` lists your
@@ -53,7 +55,7 @@ async def list_posts(caller: MaybeCaller, query: PostQuery, request: Request) ->
     "", status_code=201, response_model=schemas.Post, responses=error_responses(TooManyRequests)
 )
 async def create_post(
-    data: schemas.PostCreate, creation: PostCreation, request: Request
+    data: schemas.PostCreate, idempotent: IdempotentPostRequest, request: Request
 ) -> Response:
     """Create a post.
 
@@ -61,25 +63,30 @@ async def create_post(
     """
 
     def write(transaction: Transaction) -> FastJSONResponse:
-        post = posts.create(transaction, caller=creation.caller, data=data)
+        post = posts.create(transaction, caller=idempotent.caller, data=data)
         return created_response(post, at=location(request, post["id"]), version=post["version"])
 
-    return await writing.new(request, creation.caller.user_id, partial(creation.run, write))
+    return await write_rate_limit.run_create(
+        request, idempotent.caller.user_id, partial(idempotent.run_in_transaction, write)
+    )
 
 
 @router.get("/{post_id}", response_model=schemas.Post, openapi_extra={"security": [{}]})
-async def get_post(post_id: Id, caller: MaybeCaller, request: Request) -> FastJSONResponse:
+async def get_post(post_id: Id, caller: OptionalCaller, request: Request) -> FastJSONResponse:
     """Read a post.
 
     Return a published post to everyone, and a draft to its author and to users with
     `posts:moderate`. A post that you may not see is 404, as if it did not exist.
     """
     post = await posts.read(query_runner_of(request), caller=caller, post_id=post_id)
-    return FastJSONResponse.tagged(post, version=post["version"])
+    return FastJSONResponse.with_etag(post, version=post["version"])
 
 
 @router.patch(
-    "/{post_id}", response_model=schemas.Post, responses=PRECONDITION_FAILED, dependencies=[WRITES]
+    "/{post_id}",
+    response_model=schemas.Post,
+    responses=PRECONDITION_FAILED,
+    dependencies=[LIMIT_WRITES],
 )
 async def update_post(
     data: schemas.PostUpdate, post: PostForUpdate, session: SessionDep
@@ -91,10 +98,10 @@ async def update_post(
     """
 
     async def show() -> dict[str, Any]:
-        return posts.SHOWN.of_object(post)
+        return posts.PROJECTION.from_orm_object(post)
 
     await require_unchanged(data, show)
-    return _shown(await posts.update(session, post=post, data=data))
+    return _post_response(await posts.update(session, post=post, data=data))
 
 
 @router.delete("/{post_id}", status_code=204, responses=PRECONDITION_FAILED)
@@ -110,7 +117,7 @@ async def delete_post(post: PostForUpdate, session: SessionDep) -> None:
     "/{post_id}/restore",
     response_model=schemas.Post,
     responses=error_responses(AuthorDeleted, PreconditionFailed),
-    dependencies=[WRITES],
+    dependencies=[LIMIT_WRITES],
 )
 async def restore_post(post: PostForRestore, session: SessionDep) -> FastJSONResponse:
     """Restore a post.
@@ -118,21 +125,21 @@ async def restore_post(post: PostForRestore, session: SessionDep) -> FastJSONRes
     Take the post out of the trash. A post whose author is in the trash is 409: restore the
     author first.
     """
-    return _shown(await posts.restore(session, post=post))
+    return _post_response(await posts.restore(session, post=post))
 
 
 @router.put(
     "/{post_id}/publication",
     response_model=schemas.Post,
     responses=PRECONDITION_FAILED,
-    dependencies=[WRITES],
+    dependencies=[LIMIT_WRITES],
 )
 async def publish_post(post: PostForUpdate, session: SessionDep) -> FastJSONResponse:
     """Publish a post.
 
     Show the post to everyone. A post that is published already stays as it is.
     """
-    return _shown(await posts.set_status(session, post=post, status=PostStatus.published))
+    return _post_response(await posts.set_status(session, post=post, status=PostStatus.published))
 
 
 @router.delete("/{post_id}/publication", response_model=schemas.Post, responses=PRECONDITION_FAILED)
@@ -142,9 +149,10 @@ async def unpublish_post(post: PostForUpdate, session: SessionDep) -> FastJSONRe
     Turn the post back into a draft, which is hidden from everyone but its author and users
     with `posts:moderate`.
     """
-    return _shown(await posts.set_status(session, post=post, status=PostStatus.draft))
+    return _post_response(await posts.set_status(session, post=post, status=PostStatus.draft))
 
 
-def _shown(post: Post) -> FastJSONResponse:
-    """Return what reading the post would answer, to the byte: a tag of either is one of both."""
-    return FastJSONResponse.tagged(posts.SHOWN.of_object(post), version=post.version)
+def _post_response(post: Post) -> FastJSONResponse:
+    """Return the same body and ETag that GET returns for this post, so that an ETag from either
+    response works in `If-Match`."""
+    return FastJSONResponse.with_etag(posts.PROJECTION.from_orm_object(post), version=post.version)

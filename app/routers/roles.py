@@ -24,7 +24,7 @@ from app.web.dependencies import (
     query_runner_of,
 )
 from app.web.error_responses import error_responses
-from app.web.idempotency import RoleCreation
+from app.web.idempotency import IdempotentRoleRequest
 from app.web.pagination import page_response, query_params
 from app.web.read_only import require_unchanged
 from app.web.responses import FastJSONResponse, created_response
@@ -61,7 +61,10 @@ async def list_roles(_: RolesReader, query: RoleQuery, request: Request) -> Fast
     "/roles", status_code=201, response_model=schemas.Role, responses=error_responses(RoleNameTaken)
 )
 async def create_role(
-    data: schemas.RoleCreate, creation: RoleCreation, session: SessionDep, request: Request
+    data: schemas.RoleCreate,
+    idempotent: IdempotentRoleRequest,
+    session: SessionDep,
+    request: Request,
 ) -> Response:
     """Create a role.
 
@@ -69,12 +72,12 @@ async def create_role(
     """
 
     async def make() -> FastJSONResponse:
-        role = await roles.create(session, caller=creation.caller, data=data)
+        role = await roles.create(session, caller=idempotent.caller, data=data)
         return created_response(
             await roles.show(session, role_id=role.id), at=location(request, role.id)
         )
 
-    return await creation.within(session, make)
+    return await idempotent.run_in_session(session, make)
 
 
 @router.get("/roles/{role_id}", response_model=schemas.Role)
@@ -83,7 +86,7 @@ async def get_role(role_id: Id, _: RolesReader, request: Request) -> FastJSONRes
 
     Return the role with its permissions. Send its `ETag` as `If-Match` to change it.
     """
-    return FastJSONResponse.tagged(await roles.read(query_runner_of(request), role_id=role_id))
+    return FastJSONResponse.with_etag(await roles.read(query_runner_of(request), role_id=role_id))
 
 
 @router.patch(
@@ -105,7 +108,7 @@ async def update_role(
     """
     await require_unchanged(data, partial(roles.show, session, role_id=role.id))
     await roles.update(session, caller=caller, role=role, data=data)
-    return FastJSONResponse.tagged(await roles.show(session, role_id=role.id))
+    return FastJSONResponse.with_etag(await roles.show(session, role_id=role.id))
 
 
 @router.delete(

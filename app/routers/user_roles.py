@@ -12,7 +12,7 @@ from app.schemas import roles as role_schemas
 from app.schemas.pages import Page
 from app.web.dependencies import (
     API,
-    MAILS,
+    WAKE_MAIL_DELIVERY,
     Id,
     RolesAssigner,
     SessionDep,
@@ -43,7 +43,7 @@ async def list_user_roles(
     )
 
 
-@router.put("/{role_id}", status_code=204, dependencies=[MAILS])
+@router.put("/{role_id}", status_code=204, dependencies=[WAKE_MAIL_DELIVERY])
 async def assign_role(
     user_id: Id, role_id: Id, caller: RolesAssigner, session: SessionDep, settings: SettingsDep
 ) -> None:

@@ -22,12 +22,12 @@ from app.schemas import users as schemas
 from app.schemas.pages import Page
 from app.web.dependencies import (
     API,
-    MAILS,
+    WAKE_MAIL_DELIVERY,
     ActingCaller,
     CurrentCaller,
     Id,
-    MaybeCaller,
     MeForUpdate,
+    OptionalCaller,
     SessionDep,
     SettingsDep,
     UserForRestore,
@@ -39,8 +39,8 @@ from app.web.dependencies import (
     query_runner_of,
 )
 from app.web.error_responses import PRECONDITION_FAILED, error_responses
-from app.web.etags import IfMatch, require_shown
-from app.web.idempotency import UserCreation
+from app.web.etags import IfMatch, require_etag
+from app.web.idempotency import IdempotentUserRequest
 from app.web.pagination import page_response, query_params
 from app.web.rate_limits import Confirming
 from app.web.read_only import require_unchanged
@@ -59,7 +59,7 @@ async def get_me(caller: CurrentCaller, request: Request) -> FastJSONResponse:
     Return your account with your roles and the permissions they grant, from which a frontend
     can tell what to offer.
     """
-    return FastJSONResponse.tagged(
+    return FastJSONResponse.with_etag(
         await user_queries.read_me(query_runner_of(request), caller=caller)
     )
 
@@ -75,7 +75,7 @@ async def update_me(
     """
     await require_unchanged(data, partial(user_queries.show_me, session, caller=caller))
     await users.update(session, user=user, data=data)
-    return FastJSONResponse.tagged(await user_queries.show_me(session, caller=caller))
+    return FastJSONResponse.with_etag(await user_queries.show_me(session, caller=caller))
 
 
 @router.delete(
@@ -97,7 +97,7 @@ async def delete_me(
     user, caller = await credentials.begin_deletion(
         session, confirmation, current_password=data.current_password
     )
-    await require_shown(if_match, partial(user_queries.show_me, session, caller=caller))
+    await require_etag(if_match, partial(user_queries.show_me, session, caller=caller))
     await users.soft_delete(session, user=user)
 
 
@@ -105,7 +105,7 @@ async def delete_me(
     "/me/password",
     status_code=204,
     responses=error_responses(WrongCurrentPassword),
-    dependencies=[MAILS],
+    dependencies=[WAKE_MAIL_DELIVERY],
 )
 async def change_password(
     confirmation: Confirming,
@@ -133,7 +133,7 @@ async def change_password(
     response_class=Response,
     response_model=None,
     responses=error_responses(WrongCurrentPassword),
-    dependencies=[MAILS],
+    dependencies=[WAKE_MAIL_DELIVERY],
 )
 async def change_email(
     confirmation: Confirming,
@@ -171,11 +171,11 @@ async def list_users(_: UsersReader, query: UserQuery, request: Request) -> Fast
     status_code=201,
     response_model=schemas.User,
     responses=error_responses(EmailTaken, NotFound),
-    dependencies=[MAILS],
+    dependencies=[WAKE_MAIL_DELIVERY],
 )
 async def create_user(
     data: schemas.UserCreate,
-    creation: UserCreation,
+    idempotent: IdempotentUserRequest,
     session: SessionDep,
     settings: SettingsDep,
     request: Request,
@@ -193,7 +193,7 @@ async def create_user(
         shown = await user_queries.show_all(session, user_id=user.id)
         return created_response(shown, at=location(request, user.id))
 
-    return await creation.within(session, make)
+    return await idempotent.run_in_session(session, make)
 
 
 @router.get("/{user_id}", response_model=schemas.User)
@@ -202,7 +202,7 @@ async def get_user(user_id: Id, _: UsersReader, request: Request) -> FastJSONRes
 
     Return the account with its roles. Send its `ETag` as `If-Match` to change it.
     """
-    return FastJSONResponse.tagged(
+    return FastJSONResponse.with_etag(
         await user_queries.read(query_runner_of(request), user_id=user_id)
     )
 
@@ -224,7 +224,7 @@ async def update_user(
     show = partial(user_queries.show, session, caller=caller, user_id=user.id)
     await require_unchanged(data, show)
     await users.update(session, user=user, data=user_queries.as_shown(data, caller=caller))
-    return FastJSONResponse.tagged(await show())
+    return FastJSONResponse.with_etag(await show())
 
 
 @router.delete(
@@ -252,7 +252,9 @@ async def restore_user(
     Take the user out of the trash, with the posts that were deleted with the account.
     """
     await users.restore(session, user=user)
-    return FastJSONResponse.tagged(await user_queries.show(session, caller=caller, user_id=user.id))
+    return FastJSONResponse.with_etag(
+        await user_queries.show(session, caller=caller, user_id=user.id)
+    )
 
 
 @router.get(
@@ -261,7 +263,7 @@ async def restore_user(
     openapi_extra={"security": [{}]},
 )
 async def list_user_posts(
-    user_id: Id, caller: MaybeCaller, query: UserPostQuery, request: Request
+    user_id: Id, caller: OptionalCaller, query: UserPostQuery, request: Request
 ) -> FastJSONResponse:
     """List the posts of a user.
 

@@ -1,8 +1,8 @@
-"""The types every schema is built of: safe text, bounded ids, moments in UTC.
+"""The types every schema is built of: safe text, bounded ids, dates and times in UTC.
 
-What a type enforces is what it publishes (docs, OpenAPI), and it reads one notation: a moment or a
-date is text as RFC 3339 has it and never a number, a boolean of JSON is no number and no text, and
-an integer of a query is plain digits.
+What a type enforces is what it publishes (docs, OpenAPI), and it reads one notation: a date,
+with or without a time, is text as RFC 3339 has it and never a number, a boolean of JSON is no
+number and no text, and an integer of a query is plain digits.
 """
 
 from __future__ import annotations
@@ -201,8 +201,8 @@ class ResponseModel(BaseModel):
     """A response body. Fields have no defaults: leaving one out is a defect."""
 
 
-class Changes(RequestModel):
-    """Changes to a record; what is left out stays.
+class UpdateModel(RequestModel):
+    """A PATCH body: the changes to a record; what is left out stays.
 
     A record as it was read may be sent back: what it has beside the fields that can be changed is
     set aside, for `web/read_only.py` to compare with what the record has by now, and published

@@ -9,7 +9,6 @@ from pydantic import MISSING, AfterValidator, Field, StringConstraints
 from app.models.posts import MAX_CONTENT, MAX_TITLE, PostStatus
 from app.models.tags import MAX_TAGS
 from app.schemas.base import (
-    Changes,
     CreatedAt,
     DeletedAt,
     QueryBool,
@@ -20,6 +19,7 @@ from app.schemas.base import (
     SafeText,
     SingleLine,
     UpdatedAt,
+    UpdateModel,
     UtcDatetime,
     at_most,
 )
@@ -99,7 +99,7 @@ class Post(ResponseModel):
     deleted_at: DeletedAt
 
 
-class PostUpdate(Changes):
+class PostUpdate(UpdateModel):
     """Changes to a post; what is left out stays. `tags` replaces the whole set."""
 
     record: ClassVar[type[ResponseModel]] = Post

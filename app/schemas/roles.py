@@ -19,7 +19,6 @@ from app.core.permissions import Permission
 from app.models.roles import MAX_DESCRIPTION, MAX_ROLE_NAME
 from app.schemas import patterns
 from app.schemas.base import (
-    Changes,
     CreatedAt,
     RecordId,
     RequestModel,
@@ -27,6 +26,7 @@ from app.schemas.base import (
     SafeText,
     SingleLine,
     UpdatedAt,
+    UpdateModel,
     at_most,
 )
 from app.schemas.pages import SORT, PageQuery
@@ -117,7 +117,7 @@ class Role(ResponseModel):
     updated_at: UpdatedAt
 
 
-class RoleUpdate(Changes):
+class RoleUpdate(UpdateModel):
     """Changes to a role; what is left out stays. `permissions` replaces the whole set."""
 
     record: ClassVar[type[ResponseModel]] = Role

@@ -24,7 +24,6 @@ from app.models.users import MAX_NAME, MAX_PHONE
 from app.schemas import patterns
 from app.schemas.auth import Password
 from app.schemas.base import (
-    Changes,
     Checked,
     CreatedAt,
     DeletedAt,
@@ -36,6 +35,7 @@ from app.schemas.base import (
     ResponseModel,
     SingleLine,
     UpdatedAt,
+    UpdateModel,
     at_most,
     refuse_unstorable,
 )
@@ -191,7 +191,7 @@ class ManagedUser(User):
     email: ShownEmail | None  # type: ignore[assignment]  # wider than the account's own
 
 
-class ProfileUpdate(Changes):
+class ProfileUpdate(UpdateModel):
     """Changes to your own account; what is left out stays."""
 
     record: ClassVar[type[ResponseModel]] = Me

@@ -45,7 +45,7 @@ class Delivery:
 
     async def deliver(self, mail_id: int) -> None:
         """Claim a mail, send it, write down how it went. Harmless when called twice."""
-        mail = await self._written(partial(outbox.claim, mail_id=mail_id))
+        mail = await self._write_with_retry(partial(outbox.claim, mail_id=mail_id))
         if mail is None:
             return
         try:
@@ -56,17 +56,17 @@ class Delivery:
         except Exception as error:  # noqa: BLE001 see above
             await self._failed(mail, type(error).__name__, Failure.refused)
         else:
-            await self._written(partial(outbox.mark_sent, claimed=mail))
+            await self._write_with_retry(partial(outbox.mark_sent, claimed=mail))
             log.info("mail sent", extra={"mail_id": mail.id, "kind": mail.kind})
 
     async def _failed(self, mail: Mail, reason: str, failure: Failure) -> None:
-        state = await self._written(
+        state = await self._write_with_retry(
             partial(outbox.mark_failed, claimed=mail, reason=reason, failure=failure)
         )
         level = logging.ERROR if state is MailState.dead else logging.WARNING
         log.log(level, "mail not sent", extra={"mail_id": mail.id, "state": state})
 
-    async def _written(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    async def _write_with_retry(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         """Do some work in a transaction, again while the database is busy or away, within
         DATABASE_SECONDS: a delivery that is not written down would be repeated."""
         async with asyncio.timeout(DATABASE_SECONDS):

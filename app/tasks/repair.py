@@ -1,4 +1,4 @@
-"""What is kept beside rows, set right where it is missing or wrong.
+"""Repairs of what is kept beside rows, where it is missing or wrong.
 
 A version that does not keep it may have served beside this one (docs/adr/0022).
 """
@@ -13,23 +13,23 @@ from app.db import search_index
 from app.db.engine import Database
 
 
-async def mend_tag_counts(database: Database) -> int:
-    """Set right what `Tag.post_count` says where it is wrong; return how many were.
+async def repair_tag_counts(database: Database) -> int:
+    """Correct `Tag.post_count` where it is wrong; return how many were.
 
     Found without locks, then counted again one by one with the tag locked, each in a transaction
     of its own.
     """
-    mended = last = 0
+    repaired = last = 0
     while True:
         async with database.begin(readonly=True) as session:
             last, wrong = await tags.find_miscounted(session, after=last)
         for tag_id in wrong:
-            mended += await database.run(partial(tags.recount, tag_id=tag_id))
+            repaired += await database.run(partial(tags.recount, tag_id=tag_id))
         if not last:
-            return mended
+            return repaired
 
 
 REPAIRS: Mapping[str, Callable[[Database], Awaitable[int]]] = {
-    "counts of tags": mend_tag_counts,
+    "counts of tags": repair_tag_counts,
     "words of rows": search_index.fill,
 }

@@ -45,7 +45,7 @@ class Purged:
     refused."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    mended: Counter[str] = field(default_factory=Counter)
+    repaired: Counter[str] = field(default_factory=Counter)
     failures: dict[str, Exception] = field(default_factory=dict)
 
 
@@ -66,9 +66,9 @@ async def purge_deleted(
     )
     limits = Limits(now - timedelta(days=settings.trash_days), mails, events)
     done = await delete_expired(database, retention.rules(), limits, progress)
-    for name, mend in repair.REPAIRS.items():
+    for name, repair_rows in repair.REPAIRS.items():
         with _noting_failure(done, name):
-            done.mended[name] = await mend(database)
+            done.repaired[name] = await repair_rows(database)
     return done
 
 
@@ -165,13 +165,15 @@ class _Purge:
     async def _remove_due(self, keys: Sequence[Any]) -> int:
         """Delete rows by the rule, and before them what belongs to them."""
         rule, limits = self._rule, self._limits
-        if rule.condemns:
-            keys = await self._in_turn(rule, lambda session: rule.condemn(session, keys, limits))
+        if rule.is_marked_first:
+            keys = await self._in_turn(
+                rule, lambda session: rule.mark_purging(session, keys, limits)
+            )
         return await self._remove(rule, keys)
 
     async def _remove(self, kind: Kind, keys: Sequence[Any]) -> int:
         for dependent in retention.dependents(kind.model):
-            await self._drain(dependent, keys)
+            await self._delete_dependents(dependent, keys)
         removed = await self._in_turn(
             kind, lambda session: kind.delete(session, keys, self._limits)
         )
@@ -180,7 +182,7 @@ class _Purge:
         self._progress(self._rule.name, removed)
         return removed
 
-    async def _drain(self, dependent: Dependent, parents: Sequence[Any]) -> None:
+    async def _delete_dependents(self, dependent: Dependent, parents: Sequence[Any]) -> None:
         """Delete all rows that point to some others."""
         found: list[Any] = []
         for some in few(parents):

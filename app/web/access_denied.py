@@ -62,8 +62,8 @@ class AccessDeniedLog:
         return True
 
 
-async def refuse(request: Request, error: Exception) -> Response:
-    """Answer 403. The request's own transaction has been rolled back by now."""
+async def forbidden_response(request: Request, error: Exception) -> Response:
+    """Note the refusal and return the 403. The request's own transaction was rolled back by now."""
     assert isinstance(error, Forbidden)
     access_denied_log: AccessDeniedLog = request.app.state.access_denied_log
     ids = _ids(request)

@@ -16,7 +16,7 @@ from app.core.exceptions import InvalidToken, Unauthenticated
 from app.core.permissions import (
     Caller,
     Permission,
-    require,
+    require_any,
     require_holds,
     require_may_edit,
     require_may_manage,
@@ -33,7 +33,7 @@ from app.models.roles import Role
 from app.models.users import User
 from app.schemas.base import MAX_ID, QueryInt
 from app.tasks.outbox_runner import OutboxRunner
-from app.web.etags import IfMatch, require_shown, require_version
+from app.web.etags import IfMatch, require_etag, require_version
 
 API = "/api/v1"
 
@@ -60,8 +60,8 @@ DispatcherDep = Annotated[OutboxRunner, _of_app("dispatcher")]
 
 def paginator_of(request: Request) -> Paginator:
     """Return what reads pages and rows. No dependency: one costs as much as reading a row does."""
-    found: Paginator = request.app.state.paginator
-    return found
+    paginator: Paginator = request.app.state.paginator
+    return paginator
 
 
 def query_runner_of(request: Request) -> QueryRunner:
@@ -71,16 +71,16 @@ def query_runner_of(request: Request) -> QueryRunner:
 
 def transaction_runner_of(request: Request) -> TransactionRunner:
     """Return what runs functions as transactions."""
-    found: TransactionRunner = request.app.state.transaction_runner
-    return found
+    runner: TransactionRunner = request.app.state.transaction_runner
+    return runner
 
 
 async def _wake(background: BackgroundTasks, dispatcher: DispatcherDep) -> None:
     background.add_task(dispatcher.wake)
 
 
-# For an operation that writes mails: they are looked for once it was answered.
-MAILS = Depends(_wake)
+# For operations that enqueue emails: wakes the delivery after the response was sent.
+WAKE_MAIL_DELIVERY = Depends(_wake)
 
 
 # --- The session -----------------------------------------------------------------------------
@@ -117,11 +117,13 @@ class OptionalAuth(OAuth2PasswordBearer):
         )
 
     async def __call__(self, request: Request) -> Caller | None:  # type: ignore[override]  # more
-        given = [value for name, value in request.scope["headers"] if name == b"authorization"]
-        if not given:
+        header_values = [
+            value for name, value in request.scope["headers"] if name == b"authorization"
+        ]
+        if not header_values:
             return None
-        scheme, _, token = given[0].decode("latin-1").partition(" ")
-        if len(given) > 1:
+        scheme, _, token = header_values[0].decode("latin-1").partition(" ")
+        if len(header_values) > 1:
             raise InvalidToken
         if scheme.lower() != "bearer":
             return None
@@ -131,7 +133,7 @@ class OptionalAuth(OAuth2PasswordBearer):
         return caller
 
 
-class RequirePermissions(OptionalAuth):
+class RequireAnyPermission(OptionalAuth):
     """Authenticate the caller; refuse one who holds none of the permissions of the operation."""
 
     async def __call__(  # type: ignore[override]  # FastAPI hands it the scopes
@@ -141,16 +143,16 @@ class RequirePermissions(OptionalAuth):
         if caller is None:
             raise Unauthenticated
         if scopes.scopes:
-            require(caller, *permissions_of(scopes))
+            require_any(caller, *permissions_of(scopes))
         return caller
 
 
-class RequirePermissionsToWrite(RequirePermissions):
-    """The same for an operation that changes something in the request's session: begin the
-    transaction, and read in it whether the caller still may.
+class RequireAnyPermissionToWrite(RequireAnyPermission):
+    """Do the same for an operation that writes in the request's session, and check the caller again
+    by the first statement of its transaction.
 
-    What has to come before the transaction (hashing a password, looking for a repeated request)
-    takes `RequirePermissions`, and begins it by `authorization.begin` itself.
+    An operation that does something before the transaction (hash a password, look for a repeated
+    request) takes `RequireAnyPermission` and calls `authorization.authorize_write` itself.
     """
 
     async def __call__(  # type: ignore[override]  # more than its base
@@ -158,7 +160,7 @@ class RequirePermissionsToWrite(RequirePermissions):
     ) -> Caller:
         # What is known already refuses without a lock.
         caller = await super().__call__(request, scopes)
-        return await authorization.begin(session, caller, permissions_of(scopes))
+        return await authorization.authorize_write(session, caller, permissions_of(scopes))
 
 
 def permissions_of(scopes: SecurityScopes) -> tuple[Permission, ...]:
@@ -171,48 +173,54 @@ def _permissions(*names: str) -> tuple[Permission, ...]:
     return tuple(map(Permission, names))
 
 
-_to_read, _to_write = RequirePermissions(), RequirePermissionsToWrite()
-MaybeCaller = Annotated[Caller | None, Depends(OptionalAuth())]
+_to_read, _to_write = RequireAnyPermission(), RequireAnyPermissionToWrite()
+OptionalCaller = Annotated[Caller | None, Depends(OptionalAuth())]
 
 
-def require_permissions(*permissions: Permission, by: RequirePermissions = _to_read) -> Any:
+def require_any_permission(
+    *permissions: Permission, dependency: RequireAnyPermission = _to_read
+) -> Any:
     """Return the dependency that requires any of these permissions."""
-    return Security(by, scopes=[*permissions])
+    return Security(dependency, scopes=[*permissions])
 
 
-def require_permissions_to_write(*permissions: Permission) -> Any:
-    """Return the same for an operation that changes something."""
-    return require_permissions(*permissions, by=_to_write)
+def require_any_permission_to_write(*permissions: Permission) -> Any:
+    """Return the dependency that requires any of these permissions and checks them again in the
+    request's transaction."""
+    return require_any_permission(*permissions, dependency=_to_write)
 
 
 # Who reads.
-CurrentCaller = Annotated[Caller, require_permissions()]
-UsersReader = Annotated[Caller, require_permissions(Permission.users_read)]
-RolesReader = Annotated[Caller, require_permissions(Permission.roles_read)]
-AuditReader = Annotated[Caller, require_permissions(Permission.audit_read)]
-OutboxReader = Annotated[Caller, require_permissions(Permission.outbox_read)]
+CurrentCaller = Annotated[Caller, require_any_permission()]
+UsersReader = Annotated[Caller, require_any_permission(Permission.users_read)]
+RolesReader = Annotated[Caller, require_any_permission(Permission.roles_read)]
+AuditReader = Annotated[Caller, require_any_permission(Permission.audit_read)]
+OutboxReader = Annotated[Caller, require_any_permission(Permission.outbox_read)]
 # Who writes.
-ActingCaller = Annotated[Caller, require_permissions_to_write()]
-UsersWriter = Annotated[Caller, require_permissions_to_write(Permission.users_write)]
-RolesWriter = Annotated[Caller, require_permissions_to_write(Permission.roles_write)]
-RolesAssigner = Annotated[Caller, require_permissions_to_write(Permission.roles_assign)]
+ActingCaller = Annotated[Caller, require_any_permission_to_write()]
+UsersWriter = Annotated[Caller, require_any_permission_to_write(Permission.users_write)]
+RolesWriter = Annotated[Caller, require_any_permission_to_write(Permission.roles_write)]
+RolesAssigner = Annotated[Caller, require_any_permission_to_write(Permission.roles_assign)]
 PostsEditor = Annotated[
-    Caller, require_permissions_to_write(Permission.posts_write, Permission.posts_moderate)
+    Caller, require_any_permission_to_write(Permission.posts_write, Permission.posts_moderate)
 ]
-OutboxWriter = Annotated[Caller, require_permissions_to_write(Permission.outbox_write)]
+OutboxWriter = Annotated[Caller, require_any_permission_to_write(Permission.outbox_write)]
 
 
 # --- Rows: unknown or invisible is 404, visible but not yours is 403 -------------------------
 
 
-_EDITING = {"own": Permission.posts_write, "others": Permission.posts_moderate}
+_POST_EDIT_PERMISSIONS = {
+    "edit_own": Permission.posts_write,
+    "moderate": Permission.posts_moderate,
+}
 
 
 async def _post_for_update(
     post_id: Id, session: SessionDep, caller: PostsEditor, if_match: IfMatch
 ) -> Post:
     post = await posts.get_for_update(session, caller=caller, post_id=post_id)
-    require_may_edit(caller, post, **_EDITING)
+    require_may_edit(caller, post, **_POST_EDIT_PERMISSIONS)
     require_version(if_match, post.version)
     return post
 
@@ -221,7 +229,7 @@ async def _post_for_restore(
     post_id: Id, session: SessionDep, caller: PostsEditor, if_match: IfMatch
 ) -> Post:
     post = await posts.get_for_restore(session, caller=caller, post_id=post_id)
-    require_may_edit(caller, post, **_EDITING)
+    require_may_edit(caller, post, **_POST_EDIT_PERMISSIONS)
     require_version(if_match, post.version)
     return post
 
@@ -231,7 +239,7 @@ async def _managed_user(
 ) -> User:
     user = await users.get_for_update(session, user_id=user_id)
     require_may_manage(caller, user.permissions)
-    await require_shown(
+    await require_etag(
         if_match, partial(user_queries.show, session, caller=caller, user_id=user_id)
     )
     return user
@@ -242,7 +250,7 @@ async def _deleted_user(
 ) -> User:
     user = await users.get_for_update(session, user_id=user_id, include_deleted=True)
     require_may_manage(caller, user.permissions)
-    await require_shown(
+    await require_etag(
         if_match, partial(user_queries.show, session, caller=caller, user_id=user_id)
     )
     return user
@@ -258,7 +266,7 @@ MyAccount = Annotated[User, Depends(_me)]
 async def _me_for_update(
     user: MyAccount, session: SessionDep, caller: ActingCaller, if_match: IfMatch
 ) -> User:
-    await require_shown(if_match, partial(user_queries.show_me, session, caller=caller))
+    await require_etag(if_match, partial(user_queries.show_me, session, caller=caller))
     return user
 
 
@@ -268,7 +276,7 @@ async def _role_for_update(
     role = await roles.get_for_update(session, role_id=role_id)
     # Before anything is compared: who may not change it learns nothing of it.
     require_holds(caller, role.permissions)
-    await require_shown(if_match, partial(roles.show, session, role_id=role_id))
+    await require_etag(if_match, partial(roles.show, session, role_id=role_id))
     return role
 
 

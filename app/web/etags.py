@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from app.core.exceptions import PreconditionFailed
-from app.web.refusals import refuse
+from app.web.refusals import raise_or_defer
 
 _DESCRIPTION = (
     "The `ETag` of what is to be changed, exactly as received, quotes included: 412 if it has"
@@ -46,15 +46,15 @@ IfMatch = Annotated[str | None, Depends(_if_match)]
 
 
 def _require_match(if_match: str, current: str) -> None:
-    """Refuse unless the header has the tag or `*` (RFC 9110 §13.1.1). Others match nothing."""
-    given = {tag.strip() for tag in if_match.split(",")}
-    if not given & {"*", current}:
-        refuse(PreconditionFailed())
+    """Raise or defer PreconditionFailed unless the header has the tag or `*` (RFC 9110 §13.1.1)."""
+    header_values = {tag.strip() for tag in if_match.split(",")}
+    if not header_values & {"*", current}:
+        raise_or_defer(PreconditionFailed())
 
 
 def require_version(if_match: str | None, version: int) -> None:
-    """Refuse with PreconditionFailed, once all else of the request was read, unless a resource that
-    counts its changes has the version named.
+    """Raise PreconditionFailed (deferred, see refusals.py) unless `If-Match` is absent or names the
+    version of a resource that counts its changes.
 
     `"7"` names version 7 as well as any `"7-…"` does, and `W/"7-…"`, which a proxy that compresses
     makes of it: a version is the same, whatever was shown beside it and however it was encoded.
@@ -63,11 +63,14 @@ def require_version(if_match: str | None, version: int) -> None:
         _require_match(_SHOWN_WITH.sub(r'\1"', if_match), f'"{version}"')
 
 
-async def require_shown(
+async def require_etag(
     if_match: str | None, show: Callable[[], Awaitable[Mapping[str, Any]]]
 ) -> None:
-    """Do the same for a resource whose tag is computed from what is shown of it alone. Weak tags
-    match nothing."""
+    """Raise PreconditionFailed (deferred, see refusals.py) unless `If-Match` is absent or names the
+    ETag of the current representation, which `show` returns. For resources without a version.
+
+    A weak tag matches nothing.
+    """
     if if_match is not None:
         _require_match(if_match, etag_of(to_json(await show())))
 
@@ -98,14 +101,14 @@ def conditional(handle: _Handler) -> _Handler:
         response = await handle(request)
         if response.status_code != HTTPStatus.OK:
             return response
-        headers, given = response.raw_headers, dict(request.scope["headers"])
+        headers, request_headers = response.raw_headers, dict(request.scope["headers"])
         shown = dict(headers)
         tag = shown.get(b"etag") or etag_of(bytes(response.body)).encode()
         if b"etag" not in shown:
             headers.append((b"etag", tag))
-        if b"authorization" not in given and b"cache-control" not in shown:
+        if b"authorization" not in request_headers and b"cache-control" not in shown:
             headers.extend(_PUBLIC)
-        if b"if-none-match" in given and _is_known(request, tag.decode()):
+        if b"if-none-match" in request_headers and _is_known(request, tag.decode()):
             return _not_modified(response)
         return response
 
@@ -114,8 +117,8 @@ def conditional(handle: _Handler) -> _Handler:
 
 def _is_known(request: Request, tag: str) -> bool:
     """Return whether the header has the tag, weak or not, or `*` (RFC 9110 §13.1.2)."""
-    given = _list_of(request, "if-none-match") or ""
-    return any(each.strip() in {"*", tag, f"W/{tag}"} for each in given.split(","))
+    header_value = _list_of(request, "if-none-match") or ""
+    return any(each.strip() in {"*", tag, f"W/{tag}"} for each in header_value.split(","))
 
 
 def _not_modified(response: Response) -> Response:

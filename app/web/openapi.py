@@ -34,7 +34,7 @@ from app.core.exceptions import (
 )
 from app.core.passwords import MIN_LENGTH
 from app.core.permissions import Permission
-from app.schemas.base import Changes
+from app.schemas.base import UpdateModel
 from app.schemas.problems import Problem, ValidationProblem
 from app.web import idempotency
 from app.web.error_responses import error_responses
@@ -103,11 +103,11 @@ def _build(
     flows["password"]["scopes"] = {
         name: i18n.text("en", "permissions", name) for name in permissions
     }
-    _add_read_only_members(schemas, Changes)
+    _add_read_only_members(schemas, UpdateModel)
     _bound_passwords(schemas, MIN_LENGTH[app.state.settings.password_policy])
     _add_query_parameters(app, document)
     _add_limits(app, document)
-    for operation, _ in _depending_on(app, document, idempotency.AcceptsIdempotencyKey):
+    for operation, _ in _depending_on(app, document, idempotency.IdempotencyKeyDependency):
         operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -121,7 +121,7 @@ def _build(
     return document
 
 
-def _add_read_only_members(schemas: dict[str, Any], model: type[Changes]) -> None:
+def _add_read_only_members(schemas: dict[str, Any], model: type[UpdateModel]) -> None:
     """Document what a record that is sent back may hold beside what can be changed."""
     for changes in model.__subclasses__():
         shown = schemas[changes.record.__name__]["properties"]

@@ -20,14 +20,14 @@ from app.web.responses import FastJSONResponse
 T = TypeVar("T", bound=PageQuery)
 R = TypeVar("R")
 TWICE = "duplicate"
-_REMEMBERED, _MAX_REMEMBERED_BYTES = 1024, 300
+_MAX_CACHED, _MAX_CACHED_BYTES = 1024, 300
 
 
-def _remembering(read: Callable[[bytes], R]) -> Callable[[bytes], R]:
+def _caching(read: Callable[[bytes], R]) -> Callable[[bytes], R]:
     """Cache what is read from a query string: frontends send the same few over and over. Long ones
     are not cached, so that no client fills the memory with them."""
-    remembered = lru_cache(_REMEMBERED)(read)
-    return lambda raw: (remembered if len(raw) <= _MAX_REMEMBERED_BYTES else read)(raw)
+    cached = lru_cache(_MAX_CACHED)(read)
+    return lambda raw: (cached if len(raw) <= _MAX_CACHED_BYTES else read)(raw)
 
 
 class QueryParams(Generic[T]):
@@ -40,7 +40,7 @@ class QueryParams(Generic[T]):
 
     def __init__(self, model: type[T]) -> None:
         self.model = model
-        self._read = _remembering(self._parse)
+        self._read = _caching(self._parse)
 
     async def __call__(self, request: Request) -> T:
         try:
@@ -104,7 +104,7 @@ def _positions(page: PageResult[Any]) -> list[tuple[str, str]]:
     return found
 
 
-@_remembering
+@_caching
 def _without_position(raw: bytes) -> str:
     rest = urlencode([pair for pair in pairs_of(raw) if pair[0] not in {"page", "cursor"}])
     return f"{rest}&" if rest else ""

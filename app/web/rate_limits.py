@@ -15,28 +15,28 @@ from app.core.context import request_context
 from app.core.exceptions import TooManyRequests
 from app.core.permissions import Caller, Permission
 from app.crud import audit_events
-from app.crud.credentials import Confirmation
-from app.crud.idempotency_keys import REPLAYED, ReplayedResponse
+from app.crud.credentials import PasswordConfirmation
+from app.crud.idempotency_keys import REPLAYED, ReplayResponse
 from app.db.engine import Database
 from app.models.audit_events import AuditAct
 from app.rate_limits.limiter import RateLimitAttempt, RateLimiter
 from app.rate_limits.outcomes import is_invalid, was_tried
 from app.rate_limits.rules import LimitedAction
-from app.web.dependencies import CurrentCaller, DatabaseDep, PasswordsDep, require_permissions
+from app.web.dependencies import CurrentCaller, DatabaseDep, PasswordsDep, require_any_permission
 from app.web.problems import problem
 
-_REACHED = "cimiento.door"
+_REACHED = "cimiento.rate_limited"
 
 
 class RateLimited:
-    """Counts a try, hands it to the operation, and settles it by what became of it.
+    """Counts an attempt, hands it to the operation, and settles it by what became of it.
 
     The limits of the network are asked here; operations that verify a secret of an account, or
     send mails, ask for theirs by the attempt.
     """
 
-    def __init__(self, door: LimitedAction) -> None:
-        self.door = door
+    def __init__(self, action: LimitedAction) -> None:
+        self.action = action
 
     async def __call__(self, request: Request) -> AsyncIterator[RateLimitAttempt]:
         async with self.attempt(request) as attempt:
@@ -48,7 +48,7 @@ class RateLimited:
         """Yield an attempt that is not counted yet; settle it at the end of the block."""
         request.scope[_REACHED] = True
         limiter: RateLimiter = request.app.state.rate_limiter
-        attempt = limiter.attempt(self.door, ip=request_context().ip)
+        attempt = limiter.attempt(self.action, ip=request_context().ip)
         outcome: BaseException | None = None
         try:
             yield attempt
@@ -62,7 +62,7 @@ class RateLimited:
             raise
         finally:
             await attempt.settle(outcome)
-            failure = None if isinstance(outcome, ReplayedResponse) else outcome
+            failure = None if isinstance(outcome, ReplayResponse) else outcome
             request.app.state.telemetry.attempted(attempt, failure)
             request_context().headers.update(attempt.headers)
             if attempt.is_first_refusal:
@@ -80,9 +80,9 @@ class RateLimitedLogin(RateLimited):
             yield attempt
 
 
-def limited(door: LimitedAction) -> Any:
+def limited(action: LimitedAction) -> Any:
     """Return the dependency that limits an action; settled before the response leaves."""
-    return Depends(RateLimited(door), scope="function")
+    return Depends(RateLimited(action), scope="function")
 
 
 LoginAttempt = Annotated[RateLimitAttempt, Depends(RateLimitedLogin(), scope="function")]
@@ -97,7 +97,7 @@ ResendAttempt = Annotated[RateLimitAttempt, limited(LimitedAction.resend)]
 
 
 def count_unread(app: FastAPI) -> None:
-    """Count bodies that cannot be read at the door they were sent to; in front of the handlers
+    """Count bodies that cannot be read for the action they were sent to; in front of the handlers
     that are there by now."""
     for kind in (HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _counting(app.exception_handlers[kind]))
@@ -106,9 +106,10 @@ def count_unread(app: FastAPI) -> None:
 def _counting(answer: Any) -> Any:
     async def count(request: Request, error: Exception) -> Response:
         is_unread = is_invalid(error) and _REACHED not in request.scope
-        if is_unread and (door := _door_of(request.scope.get("route"))):
+        route: BaseRoute | None = request.scope.get("route")
+        if is_unread and (rate_limited := _rate_limited_dependency_of(route)):
             try:
-                async with door.attempt(request):
+                async with rate_limited.attempt(request):
                     raise error
             except TooManyRequests as refusal:
                 return problem(refusal, request.scope)
@@ -120,7 +121,7 @@ def _counting(answer: Any) -> Any:
     return count
 
 
-def _door_of(route: BaseRoute | None) -> RateLimited | None:
+def _rate_limited_dependency_of(route: BaseRoute | None) -> RateLimited | None:
     wanted = [getattr(route, "dependant", None)]
     for dependant in filter(None, wanted):
         if isinstance(dependant.call, RateLimited):
@@ -129,15 +130,17 @@ def _door_of(route: BaseRoute | None) -> RateLimited | None:
     return None
 
 
-# --- Writing: how many posts an account may write a minute -----------------------------------
+# --- Writes: how many posts an account may write a minute ------------------------------------
 
 
 _REPLAY = (REPLAYED.lower().encode(), b"true")
 # Who edits posts, as known before the transaction: that is begun by the operation's own dependency.
-_Editor = Annotated[Caller, require_permissions(Permission.posts_write, Permission.posts_moderate)]
+_Editor = Annotated[
+    Caller, require_any_permission(Permission.posts_write, Permission.posts_moderate)
+]
 
 
-class Writing(RateLimited):
+class WriteRateLimit(RateLimited):
     """Counts a change of a post for the caller's account, before its transaction begins."""
 
     def __init__(self) -> None:
@@ -150,10 +153,14 @@ class Writing(RateLimited):
             await attempt.write(caller.user_id)
             yield attempt
 
-    async def new(
+    async def run_create(
         self, request: Request, user_id: int, write: Callable[[], Awaitable[Response]]
     ) -> Response:
-        """Count a new post and write it. The same as the dependency, in a tenth of the time."""
+        """Count a new post, run `write`, and return its response; uncount it if nothing was
+        written. Raise TooManyRequests.
+
+        Called, not a dependency: that does the same in ten times the time (measured).
+        """
         limiter: RateLimiter = request.app.state.rate_limiter
         counters = limiter.counters
         if counters is None or not limiter.limits_writing:
@@ -175,8 +182,8 @@ class Writing(RateLimited):
         return response
 
 
-writing = Writing()
-WRITES = Depends(writing, scope="function")
+write_rate_limit = WriteRateLimit()
+LIMIT_WRITES = Depends(write_rate_limit, scope="function")
 
 
 # --- The password, asked for again -----------------------------------------------------------
@@ -184,23 +191,23 @@ WRITES = Depends(writing, scope="function")
 
 async def _confirmation(
     attempt: PasswordAttempt, caller: CurrentCaller, database: DatabaseDep, passwords: PasswordsDep
-) -> Confirmation:
-    return Confirmation(database, passwords, attempt, caller)
+) -> PasswordConfirmation:
+    return PasswordConfirmation(database, passwords, attempt, caller)
 
 
 # For operations that ask for the present password.
-Confirming = Annotated[Confirmation, Depends(_confirmation, scope="function")]
+Confirming = Annotated[PasswordConfirmation, Depends(_confirmation, scope="function")]
 
 
 async def _write_down(database: Database, attempt: RateLimitAttempt) -> None:
     assert attempt.refused_by is not None
-    whom, quota = attempt.refused_by
+    scope, limit = attempt.refused_by
     await audit_events.record_apart(
         database,
         AuditAct.limit_hit,
         ("user", attempt.user_id) if attempt.user_id else None,
-        door=attempt.door,
-        limit=whom,
-        tries=quota.tries,
-        seconds=quota.seconds,
+        door=attempt.action,
+        limit=scope,
+        tries=limit.max_attempts,
+        seconds=limit.seconds,
     )

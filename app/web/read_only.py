@@ -9,26 +9,26 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from app.core.exceptions import FieldError, Invalid
-from app.schemas.base import Changes, UtcDatetime
+from app.schemas.base import UpdateModel, UtcDatetime
 
-_moment: TypeAdapter[object] = TypeAdapter(UtcDatetime)
+_utc_datetime: TypeAdapter[object] = TypeAdapter(UtcDatetime)
 
 
 async def require_unchanged(
-    data: Changes, show: Callable[[], Awaitable[Mapping[str, Any]]]
+    data: UpdateModel, show: Callable[[], Awaitable[Mapping[str, Any]]]
 ) -> None:
     """Raise Invalid unless each read-only member that came has the value that `show` answers, which
     is what the caller would read now."""
     if not data.set_aside:
         return
     shown = from_json(to_json(await show()))
-    others = [name for name, value in data.set_aside.items() if not _is_same(value, shown[name])]
-    if others:
-        raise Invalid([FieldError(name, "read_only") for name in sorted(others)])
+    changed = [name for name, value in data.set_aside.items() if not _is_same(value, shown[name])]
+    if changed:
+        raise Invalid([FieldError(name, "read_only") for name in sorted(changed)])
 
 
 def _is_same(given: Any, shown: Any) -> bool:
-    """Compare values of JSON; only a moment may be written in another way."""
+    """Compare values of JSON; only a date and time may be written in another way."""
     if type(given) is not type(shown):
         return False
     if isinstance(shown, dict):
@@ -37,11 +37,11 @@ def _is_same(given: Any, shown: Any) -> bool:
         )
     if isinstance(shown, list):
         return len(given) == len(shown) and all(map(_is_same, given, shown))
-    return bool(given == shown) or (isinstance(shown, str) and _is_same_moment(given, shown))
+    return bool(given == shown) or (isinstance(shown, str) and _is_same_time(given, shown))
 
 
-def _is_same_moment(given: str, shown: str) -> bool:
+def _is_same_time(given: str, shown: str) -> bool:
     try:
-        return _moment.validate_python(given) == _moment.validate_python(shown)
+        return _utc_datetime.validate_python(given) == _utc_datetime.validate_python(shown)
     except ValidationError:
         return False

@@ -18,8 +18,8 @@ _waiting: ContextVar[list[Exception] | None] = ContextVar("waiting_refusals", de
 
 
 @contextmanager
-def gathering(*refusals: Exception) -> Iterator[None]:
-    """Let refusals wait, these first, until the operation is reached."""
+def deferring_refusals(*refusals: Exception) -> Iterator[None]:
+    """Defer refusals, these first, until FastAPI calls the operation."""
     token = _waiting.set([*refusals])
     try:
         yield
@@ -27,17 +27,17 @@ def gathering(*refusals: Exception) -> Iterator[None]:
         _waiting.reset(token)
 
 
-def refuse(error: Exception) -> None:
-    """Let the error wait its turn; raise it where there is nothing to wait for: in the operation
-    itself, and on routes that gather none."""
+def raise_or_defer(error: Exception) -> None:
+    """Defer the error within `deferring_refusals`; raise it at once in the operation itself, and
+    where nothing is deferred."""
     waiting = _waiting.get()
     if waiting is None:
         raise error
     waiting.append(error)
 
 
-def guarded(operation: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Wrap an operation: raise the first refusal that waits instead of running it."""
+def raises_deferred(operation: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Wrap an operation: raise the first deferred refusal instead of running it."""
 
     @wraps(operation)
     async def run(*given: Any, **named: Any) -> Any:

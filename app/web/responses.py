@@ -22,23 +22,25 @@ class FastJSONResponse(Response):
         super().__init__(to_json(content), status_code=status_code, headers=headers)
 
     @classmethod
-    def tagged(
+    def with_etag(
         cls,
-        shown: Mapping[str, Any],
+        representation: Mapping[str, Any],
         headers: dict[str, str] | None = None,
         status_code: int = 200,
         version: int | None = None,
     ) -> FastJSONResponse:
-        """Return the response that shows a resource, with the entity tag of what it shows, and of
-        its version if it counts them."""
-        response = cls(shown, headers, status_code)
+        """Return the response with this representation of a resource, and its ETag, which begins
+        with `version` if there is one."""
+        response = cls(representation, headers, status_code)
         tag = etag_of(bytes(response.body), version)
         response.raw_headers.append((b"etag", tag.encode()))
         return response
 
 
 def created_response(
-    shown: dict[str, Any], *, at: str, version: int | None = None
+    representation: dict[str, Any], *, at: str, version: int | None = None
 ) -> FastJSONResponse:
-    """Return the response for a new row: what is shown of it, where it is, and its entity tag."""
-    return FastJSONResponse.tagged(shown, {"Location": at}, status_code=201, version=version)
+    """Return the response for a new row: its representation, where it is, and its ETag."""
+    return FastJSONResponse.with_etag(
+        representation, {"Location": at}, status_code=201, version=version
+    )

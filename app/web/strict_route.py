@@ -21,7 +21,7 @@ from starlette.responses import Response
 from app.core.exceptions import FieldError, Invalid
 from app.web.etags import conditional
 from app.web.pagination import TWICE, QueryParams, pairs_of, repeated
-from app.web.refusals import gathering, guarded
+from app.web.refusals import deferring_refusals, raises_deferred
 
 _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -65,7 +65,7 @@ class StrictRoute(APIRoute):
     `route_class` of every router of the API."""
 
     def __init__(self, path: str, endpoint: Callable[..., Awaitable[Any]], **options: Any) -> None:
-        super().__init__(path, guarded(endpoint), **options)
+        super().__init__(path, raises_deferred(endpoint), **options)
 
     def get_route_handler(self) -> _Handler:
         """Return what handles a request of this route."""
@@ -80,7 +80,7 @@ class StrictRoute(APIRoute):
             # In its place: another object costs more than to read a small body does.
             request.__class__ = _Request
             request.fields = fields  # type: ignore[attr-defined]  # of this class now
-            with gathering(*_unknown(request, known or {})):
+            with deferring_refusals(*_unknown(request, known or {})):
                 return await handle(request)
 
         return handle_strictly
@@ -90,7 +90,7 @@ def _knowing(handle: _Handler, known: Mapping[str, bool]) -> _Handler:
     async def handle_known(request: Request) -> Response:
         if not request.scope["query_string"]:
             return await handle(request)
-        with gathering(*_unknown(request, known)):
+        with deferring_refusals(*_unknown(request, known)):
             return await handle(request)
 
     return handle_known

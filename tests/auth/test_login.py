@@ -160,7 +160,7 @@ async def test_a_weaker_argon2_hash_is_upgraded(client: Client) -> None:
 
 
 async def test_parallel_logins_may_all_upgrade_the_hash(client: Client) -> None:
-    """A32: the right password opens the door also while another login replaces the hash."""
+    """A32: the right password logs in also while another login replaces the hash."""
     account = await client.register()
     legacy = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
     await store_hash(client, account["id"], legacy)

@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def long_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is forgotten because of the time alone."""
-    monkeypatch.setattr(sessions, "REMEMBER_SECONDS", 3_600)
+    monkeypatch.setattr(sessions, "CALLER_CACHE_SECONDS", 3_600)
 
 
 async def reader_and_admin(client: Client) -> tuple[Person, Person]:
@@ -238,7 +238,7 @@ async def test_an_expired_token_is_refused_although_remembered(
     bea = await new_user(client)
     session_id = int(tokens.decoded(bea.token)["sid"])
     for seconds in (3_600.0, 0.1):
-        monkeypatch.setattr(sessions, "REMEMBER_SECONDS", seconds)
+        monkeypatch.setattr(sessions, "CALLER_CACHE_SECONDS", seconds)
         clock.ahead = 0
         token = tokens.signed(tokens.claims(bea.id, session_id))
         bea.headers = {"Authorization": f"Bearer {token}"}
@@ -252,18 +252,18 @@ async def test_an_expired_token_is_refused_although_remembered(
 async def test_what_is_remembered_is_bounded(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "_MAX_REMEMBERED", 3)
+    monkeypatch.setattr(sessions, "_MAX_CACHED", 3)
     people = [await new_user(client) for _ in range(8)]
     identities: TokenAuthenticator = client.app.state.authenticator
     for person in people + people:
         assert (await person.get("/users/me")).json()["id"] == person.id
-        assert len(identities._remembered) <= 3
+        assert len(identities._entries) <= 3
 
 
 async def test_a_bad_token_is_not_remembered(client: Client) -> None:
     identities: TokenAuthenticator = client.app.state.authenticator
-    before = len(identities._remembered)
+    before = len(identities._entries)
     for number in range(5):
         headers = {"Authorization": f"Bearer no-token-{number}"}
         assert (await client.get("/users/me", headers=headers)).status_code == 401
-    assert len(identities._remembered) == before
+    assert len(identities._entries) == before

@@ -226,7 +226,7 @@ async def test_purge_ends_what_was_in_the_trash_too_long_and_nothing_else(
 
 
 @pytest.mark.usefixtures("same_database")
-async def test_purge_tells_of_counts_that_it_mended(client: Client, database: Database) -> None:
+async def test_purge_tells_of_counts_that_it_repaired(client: Client, database: Database) -> None:
     eva = await client.user("Eva")
     await eva.write(tags=["a", "b"])
     async with database.begin() as session:

@@ -18,7 +18,7 @@ from app.cli.doctor import findings, services
 from app.cli.doctor.findings import Verdict
 from tests.support.commands import SetEnv
 from tests.support.diagnosis import diagnose
-from tests.support.gates import REDIS_URL, redis_or_skip
+from tests.support.rate_limits import REDIS_URL, redis_or_skip
 from tests.support.settings import GOOD_SECRET
 from tests.support.smtp import Sink
 

@@ -19,9 +19,9 @@ from app.models.posts import Post, PostStatus
 from tests.comments import schemas
 from tests.comments.models import Comment
 
-_SHOWN = Projection(schemas.Comment, Comment)
+_PROJECTION = Projection(schemas.Comment, Comment)
 _OF_POST = Comment.post_id == bindparam("post_id")
-_ONE = PreparedQuery(_SHOWN.select().where(_OF_POST, Comment.id == bindparam("comment_id")))
+_BY_ID = PreparedQuery(_PROJECTION.select().where(_OF_POST, Comment.id == bindparam("comment_id")))
 # Locks the post, which cannot be deleted before the transaction ends.
 _POST = PreparedQuery(
     select(Post.id)
@@ -32,10 +32,10 @@ _POST = PreparedQuery(
 
 _LISTING = PaginatedQuery(
     name="comments",
-    matching=select(Comment.id).where(_OF_POST),
+    filtered_ids=select(Comment.id).where(_OF_POST),
     id=Comment.id,
-    keys={"created_at": Comment.created_at},
-    projection=_SHOWN,
+    sort_columns={"created_at": Comment.created_at},
+    projection=_PROJECTION,
 )
 
 
@@ -48,7 +48,9 @@ async def list_comments(
 
 async def read(reader: QueryRunner, *, post_id: int, comment_id: int) -> dict[str, Any]:
     """Return a live comment; raise NotFound otherwise."""
-    return _SHOWN.item(await read_one(reader, _ONE, post_id=post_id, comment_id=comment_id))
+    return _PROJECTION.from_row(
+        await read_one(reader, _BY_ID, post_id=post_id, comment_id=comment_id)
+    )
 
 
 def create(
@@ -59,7 +61,7 @@ def create(
         raise NotFound
     values = {"post_id": post_id, "author_id": caller.user_id, "text": data.text}
     row = transaction.insert(Comment, **values)
-    return _SHOWN.of(row)
+    return _PROJECTION.from_values(row)
 
 
 async def get_for_update(

@@ -17,10 +17,10 @@ from app.web.dependencies import (
     location,
     paginator_of,
     query_runner_of,
-    require_permissions,
-    require_permissions_to_write,
+    require_any_permission,
+    require_any_permission_to_write,
 )
-from app.web.idempotency import IdempotentCreation, IdempotentRequest
+from app.web.idempotency import AcceptsIdempotencyKey, IdempotentRequest
 from app.web.pagination import page_response, query_params
 from app.web.responses import FastJSONResponse, created_response
 from app.web.strict_route import StrictRoute
@@ -31,10 +31,11 @@ router = APIRouter(
     prefix=f"{API}/posts/{{post_id}}/comments", tags=["comments"], route_class=StrictRoute
 )
 CommentQuery = Annotated[schemas.CommentQuery, query_params(schemas.CommentQuery)]
-CommentCreation = Annotated[
-    IdempotentRequest[Caller], require_permissions(COMMENTS_WRITE, by=IdempotentCreation())
+IdempotentCommentRequest = Annotated[
+    IdempotentRequest[Caller],
+    require_any_permission(COMMENTS_WRITE, dependency=AcceptsIdempotencyKey()),
 ]
-CommentsWriter = Annotated[Caller, require_permissions_to_write(COMMENTS_WRITE)]
+CommentsWriter = Annotated[Caller, require_any_permission_to_write(COMMENTS_WRITE)]
 
 
 @router.get("", response_model=Page[schemas.Comment])
@@ -48,15 +49,15 @@ async def list_comments(
 
 @router.post("", status_code=201, response_model=schemas.Comment)
 async def create_comment(
-    post_id: Id, data: schemas.CommentCreate, creation: CommentCreation, request: Request
+    post_id: Id, data: schemas.CommentCreate, idempotent: IdempotentCommentRequest, request: Request
 ) -> Response:
     """Comment on a published post."""
 
     def write(transaction: Transaction) -> FastJSONResponse:
-        comment = crud.create(transaction, caller=creation.caller, post_id=post_id, data=data)
+        comment = crud.create(transaction, caller=idempotent.caller, post_id=post_id, data=data)
         return created_response(comment, at=location(request, comment["id"]))
 
-    return await creation.run(write)
+    return await idempotent.run_in_transaction(write)
 
 
 @router.get("/{comment_id}", response_model=schemas.Comment)
@@ -65,7 +66,9 @@ async def get_comment(
 ) -> FastJSONResponse:
     """Read a comment."""
     runner = query_runner_of(request)
-    return FastJSONResponse.tagged(await crud.read(runner, post_id=post_id, comment_id=comment_id))
+    return FastJSONResponse.with_etag(
+        await crud.read(runner, post_id=post_id, comment_id=comment_id)
+    )
 
 
 @router.delete("/{comment_id}", status_code=204)

@@ -19,15 +19,15 @@ from tests.support import faults
 from tests.support.client import Client
 from tests.support.concurrency import at_once, count, statuses
 from tests.support.create_requests import CREATE_REQUESTS, is_replay, replayed, send
-from tests.support.gates import ELSEWHERE, HOME, at, quotas, rate_limited
 from tests.support.people import new_user
+from tests.support.rate_limits import ELSEWHERE, HOME, at, rate_limited, set_limits
 
 REGISTER = CREATE_REQUESTS[0]
 
 
 @pytest.fixture
 async def limited(client: Client, tmp_path: Path) -> AsyncIterator[Client]:
-    """A client of an app that limits tries."""
+    """A client of an app that limits attempts."""
     async with rate_limited(client, tmp_path) as found:
         yield found
 
@@ -36,7 +36,7 @@ async def test_limits_that_are_used_up_refuse_no_replay_and_none_uses_them(
     limited: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that lost the response to its last allowed registration can still get it."""
-    quotas(monkeypatch, LimitedAction.register, network=(RateLimit(2, 3600),))
+    set_limits(monkeypatch, LimitedAction.register, network=(RateLimit(2, 3600),))
     caller, bodies = at(limited, HOME), [REGISTER.body() for _ in range(3)]
     first = await send(caller, "/auth/register", bodies[0], "key-0")
     for _ in range(4):
@@ -56,8 +56,8 @@ async def limit_hits(client: Client) -> int:
     return await count(client.database, hits)
 
 
-async def test_concurrent_requests_of_one_registration_use_up_one_try(limited: Client) -> None:
-    """Duplicates wait for the answer before they are counted: the address has its other tries."""
+async def test_concurrent_requests_of_one_registration_use_up_one_attempt(limited: Client) -> None:
+    """Duplicates wait for the answer before they are counted: the address keeps its others."""
     caller, body = at(limited, HOME), REGISTER.body()
     responses = await at_once(send(caller, "/auth/register", body, "shared") for _ in range(12))
     assert statuses(responses) == {201: 12}
@@ -81,7 +81,7 @@ async def test_concurrent_requests_are_judged_singly_if_the_first_is_refused(
 async def test_a_request_that_waits_too_long_is_refused_and_uses_up_nothing(
     limited: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quotas(monkeypatch, LimitedAction.register, network=(RateLimit(2, 3600),))
+    set_limits(monkeypatch, LimitedAction.register, network=(RateLimit(2, 3600),))
     monkeypatch.setattr(idempotency, "_LOOKS", 2)
     caller, body, register = at(limited, HOME), REGISTER.body(), users.register
     is_in, may_go = asyncio.Event(), asyncio.Event()
@@ -107,7 +107,7 @@ async def test_a_request_that_waits_too_long_is_refused_and_uses_up_nothing(
 async def test_a_key_tests_no_passwords(limited: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the key and the rest of the request, passwords can be guessed as often as at a login;
     then the right one is refused too. The owner's network is not limited."""
-    quotas(monkeypatch, LimitedAction.repeat, strangers=(RateLimit(3, 900),))
+    set_limits(monkeypatch, LimitedAction.repeat, strangers=(RateLimit(3, 900),))
     body = REGISTER.body()
     first = await send(at(limited, HOME), "/auth/register", body, "key")
     codes = []

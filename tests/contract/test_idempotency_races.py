@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from sqlalchemy import func, select
 
 from app.crud import idempotency_keys
-from app.crud.idempotency_keys import Answer
+from app.crud.idempotency_keys import IdempotencyRecord
 from app.db.sqlite import Connection
 from app.models.audit_events import AuditAct, AuditEvent
 from app.models.idempotency_keys import IdempotencyKey
@@ -124,7 +124,7 @@ async def test_an_answer_that_is_still_on_its_way_is_a_conflict(
     """The stored response cannot be read yet: the client gets a 409, and nothing is created."""
     body, find = REGISTER.body(), idempotency_keys.find
 
-    async def blind(*_: Any) -> Answer | None:
+    async def blind(*_: Any) -> IdempotencyRecord | None:
         return None
 
     assert (await send(client, "/auth/register", body, "one")).status_code == 201

@@ -56,7 +56,7 @@ FORBIDDEN = {
     "deleted_with_author": True,
     "live_name": "admin",
     "user_count": 99,
-    "labels": ["a"],
+    "tag_rows": ["a"],
     "state": "sent",
     "__class__": "User",
     "__proto__": {"is_admin": True},

@@ -185,7 +185,7 @@ async def test_the_posts_of_nobody_look_like_those_of_who_shows_none(
 ) -> None:
     """To each caller, in every part of the answer and in the queries sent: an unknown id, a deleted
     user, a user without posts and a user with drafts only."""
-    monkeypatch.setattr(totals, "REMEMBER_SECONDS", 0)
+    monkeypatch.setattr(totals, "TOTAL_CACHE_SECONDS", 0)
     admin, eve = await client.admin(), await new_user(client)
     gone, silent, hiding = [await new_user(client) for _ in range(3)]
     for author in (gone, hiding):

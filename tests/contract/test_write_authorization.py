@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.permissions import Caller, Permission
 from app.crud import authorization, sessions
 from app.db.engine import Database
-from app.db.queries import PreparedQuery, Values
+from app.db.queries import PreparedQuery, Rows
 from app.db.transactions import Transaction
 from app.models.base import utc_now
 from app.models.roles import RolePermission
@@ -93,7 +93,7 @@ def _removals(row: str) -> dict[Removal, int]:
 @pytest.fixture
 def long_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing known of a caller is forgotten because of the time alone."""
-    monkeypatch.setattr(sessions, "REMEMBER_SECONDS", 3_600)
+    monkeypatch.setattr(sessions, "CALLER_CACHE_SECONDS", 3_600)
 
 
 def test_the_rows_are_all_there() -> None:
@@ -176,11 +176,11 @@ class Scripted:
     """A transaction that answers each statement in turn, and keeps what it was asked."""
 
     dialect: Dialect
-    answers: list[Values]
+    answers: list[Rows]
     is_cluster: bool = False
     asked: list[str] = field(default_factory=list)
 
-    def rows(self, query: PreparedQuery, **_: object) -> Values:
+    def rows(self, query: PreparedQuery, **_: object) -> Rows:
         self.asked.append(query.compiled(self.dialect).sql)
         return self.answers.pop(0)
 
@@ -188,10 +188,10 @@ class Scripted:
 @pytest.mark.parametrize("is_free", [True, False])
 def test_postgresql_waits_for_locks_before_it_reads(is_free: bool) -> None:
     """One statement where nobody else has the locks; else its snapshot would be from before."""
-    found: Values = [("Ana", None, None)]
+    found: Rows = [("Ana", None, None)]
     dialect = create_engine("postgresql+psycopg://nowhere/").dialect
     scripted = Scripted(dialect, [found] if is_free else [[], [(1,)], found])
-    caller = authorization.confirm(cast("Transaction", scripted), Caller(1, 2, frozenset()))
+    caller = authorization.recheck_caller(cast("Transaction", scripted), Caller(1, 2, frozenset()))
     assert (caller.name, caller.permissions) == ("Ana", frozenset())
     at_once, *after_the_wait = scripted.asked
     assert at_once.endswith("SKIP LOCKED")

@@ -9,8 +9,8 @@ from sqlalchemy import create_mock_engine, select
 from sqlalchemy.dialects import postgresql
 
 from app.crud import post_listing, user_queries
-from app.db import holders
 from app.db.queries import PreparedQuery
+from app.db.selective_filters import FilterForm, SelectiveFilter
 from app.models.base import DatabaseNow
 from app.models.posts import Post
 from app.models.tags import PostTag
@@ -36,7 +36,7 @@ async def test_posts_by_tag_are_the_same_for_few_and_for_many(
         ).status_code == 201
     asked = {"tag": tag, "sort": sort, "page_size": 1}
     few = await titles(ana, "/posts", **asked)
-    monkeypatch.setattr(post_listing._TAGGED, "_root", 1)
+    monkeypatch.setattr(post_listing._TAGGED, "_threshold_factor", 1)
     assert await titles(ana, "/posts", **asked) == few
     assert sorted(few) == ["P0", "P2", "P4"]
     second = (await ana.get("/posts", params={**asked, "page": 2})).json()
@@ -55,7 +55,7 @@ async def test_posts_by_author_are_the_same_for_few_and_for_many(
         await (ana if number % 2 == 0 else ben).post("/posts", body)
     asked = {"sort": sort, "page_size": 1}
     few = await titles(ana, f"/users/{ana.id}/posts", **asked)
-    monkeypatch.setattr(post_listing._BY_AUTHOR, "_root", 0)
+    monkeypatch.setattr(post_listing._BY_AUTHOR, "_threshold_factor", 0)
     assert await titles(ana, f"/users/{ana.id}/posts", **asked) == few
     assert await titles(ana, f"/users/{ana.id}/posts", tag="both", **asked) == few
     assert sorted(few) == ["P0", "P2", "P4"]
@@ -72,7 +72,7 @@ async def test_the_trash_is_the_same_for_little_and_for_much(
             await boss.delete(f"/posts/{post['id']}")
     asked = {"deleted": "true", "sort": sort, "page_size": 1}
     few = await titles(boss, "/posts", **asked)
-    monkeypatch.setattr(post_listing._IN_TRASH, "_root", 0)
+    monkeypatch.setattr(post_listing._IN_TRASH, "_threshold_factor", 0)
     assert await titles(boss, "/posts", **asked) == few
     assert {"P0", "P2"} <= {*few}
     assert {"P1", "P3"}.isdisjoint(few)
@@ -116,8 +116,8 @@ async def test_users_by_role_are_the_same_for_few_and_for_many(
     paths = [("/users", {"role": "admin"}), (f"/roles/{role_id}/users", {})]
     few = [(await boss.get(path, params=params)).json() for path, params in paths]
     assert few[0]["total"] == few[1]["total"] > 0
-    for held in (user_queries._HAVING_ROLE, user_queries._MEMBERS):
-        monkeypatch.setattr(held, "_root", 0)
+    for role_filter in (user_queries._HAVING_ROLE, user_queries._MEMBERS):
+        monkeypatch.setattr(role_filter, "_threshold_factor", 0)
     for (path, params), page in zip(paths, few, strict=True):
         assert (await boss.get(path, params=params)).json() == page
 
@@ -128,17 +128,17 @@ def test_the_clock_of_postgresql_is_one_for_a_statement() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "live", "held"),
+    ("url", "live", "condition"),
     [
         ("sqlite://", "posts.deleted_at IS NULL", "posts.id IN (SELECT"),
         ("mysql+pymysql://", "(posts.deleted_at IS NULL) IS TRUE", "posts.id IN (SELECT"),
         ("postgresql+psycopg://", "posts.deleted_at IS NULL", "posts.id = ANY (ARRAY(SELECT"),
     ],
 )
-def test_each_database_gets_what_its_optimiser_needs(url: str, live: str, held: str) -> None:
+def test_each_database_gets_what_its_optimiser_needs(url: str, live: str, condition: str) -> None:
     dialect = create_mock_engine(url, lambda *_: None).dialect
-    tagged = holders.Holders.of(Post, select(PostTag.post_id))
-    query = PreparedQuery(select(Post.id).where(tagged.filter(holders.Held.few)))
+    tagged = SelectiveFilter.by_association(Post, select(PostTag.post_id))
+    query = PreparedQuery(select(Post.id).where(tagged.filter(FilterForm.selective)))
     sql = query.compiled(dialect).sql
     assert live in sql
-    assert held in sql
+    assert condition in sql

@@ -56,7 +56,7 @@ def fill(url: str) -> None:
         gone = User(email="gone@example.com", email_key="gone@example.com", name="Gone")
         gone.soft_delete()
         ana.roles = [user_role, role]
-        post = Post(title="Título 😀", content="…", author=ana, labels=[Tag(name="ñandú")])
+        post = Post(title="Título 😀", content="…", author=ana, tag_rows=[Tag(name="ñandú")])
         session.add_all([ana, gone, post])
         session.flush()
         now = utc_now()

@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def long_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is forgotten because of the time alone."""
-    monkeypatch.setattr(totals, "REMEMBER_SECONDS", 3_600)
+    monkeypatch.setattr(totals, "TOTAL_CACHE_SECONDS", 3_600)
     # What is live is asked for by the second.
     now = utc_now()
     monkeypatch.setattr(sessions, "utc_now", lambda: now)
@@ -124,10 +124,10 @@ async def test_old_totals_hide_no_rows(
 ) -> None:
     """A count that takes long is remembered while rows come: pages are found by it no more."""
     monkeypatch.setattr(pagination, "_FAR", 0)
-    monkeypatch.setattr(totals, "_DEAR_SECONDS", -1)
+    monkeypatch.setattr(totals, "_COSTLY_SECONDS", -1)
     monkeypatch.setattr(totals, "_COUNTING_SHARE", 1e-9)
     # Of this test alone: what takes long is remembered for a minute.
-    monkeypatch.setattr(client.app.state.paginator.totals, "_known", {})
+    monkeypatch.setattr(client.app.state.paginator.totals, "_entries", {})
     ana = await client.user()
     asked = {"sort": sort, "page_size": 2}
     for number in range(8):
@@ -367,7 +367,7 @@ async def test_rows_that_went_elsewhere_are_not_shown_nor_counted(
 async def test_what_is_remembered_is_bounded(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(totals, "_MAX_REMEMBERED", 3)
+    monkeypatch.setattr(totals, "_MAX_CACHED", 3)
     monkeypatch.setattr(pagination, "_MAX_STARTS", 4)
     ana = await client.user()
     for number in range(9):
@@ -379,6 +379,6 @@ async def test_what_is_remembered_is_bounded(
             assert [post["title"] for post in found["items"]] == [f"Post {number}"]
             if with_tags:
                 assert (await page(client, "/posts", tag=f"tag {number}"))["total"] == 1
-            assert len(memory.totals._known) <= 3
+            assert len(memory.totals._entries) <= 3
             assert len(memory._starts) <= 3
-            assert all(len(each.found) <= 5 for each in memory._starts.values())
+            assert all(len(each.value) <= 5 for each in memory._starts.values())

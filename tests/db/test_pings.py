@@ -12,9 +12,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from app.db.changes import Act, Written
 from app.db.engine import Database
 from app.db.pings import ping_before_use, unpinged
+from app.db.write_counters import WriteKind, Written
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ async def attempts(engine: AsyncEngine, *errors: Exception) -> tuple[int, set[Wr
 
     def work(_: Connection, written: set[Written]) -> int:
         calls.append(set(written))
-        written.add(("posts", Act.insert))
+        written.add(("posts", WriteKind.insert))
         if waiting:
             raise waiting.pop(0)
         return len(calls)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.db import retention
 from app.db.engine import Database
 from app.db.retention import Limits, Rule
-from app.models.base import CONDEMNED
+from app.models.base import PURGE_STARTED
 from app.models.posts import Post
 from app.models.users import User
 from app.tasks import retention as purging
@@ -104,7 +104,7 @@ async def test_a_user_whose_purge_has_begun_is_gone_for_everybody(client: Client
     await bury(client.database)
     [post_id, *_] = await posts_of(client.database, ana)
     assert await killed_after(client.database, 1) is None
-    assert await count(client.database, User, User.deleted_at == CONDEMNED) == 1
+    assert await count(client.database, User, User.deleted_at == PURGE_STARTED) == 1
     assert (await admin.post(f"/users/{ana.id}/restore")).status_code == 404
     assert (await admin.post(f"/posts/{post_id}/restore")).status_code == 409
     assert (await admin.get("/users?deleted=true")).json()["items"] == []

@@ -132,10 +132,10 @@ def test_rules_have_what_they_need(rule: Rule) -> None:
     table: Any = rule.model.__table__
     if type(rule) is Rule:
         leading = ["state"] if rule.leading is not None else []
-        wanted = [*leading, rule.moment.key]
+        wanted = [*leading, rule.due_column.key]
         indexes = [[column.name for column in index.columns] for index in table.indexes]
         assert any(columns[: len(wanted)] == wanted for columns in indexes)
-    assert not rule.condemns or rule.condemned in table.columns
+    assert not rule.is_marked_first or rule.mark_column in table.columns
     for dependent in retention.dependents(rule.model):
         child: Any = dependent.kind.model.__table__
         indexes = [[column.name for column in index.columns] for index in child.indexes]

@@ -81,7 +81,7 @@ async def test_a_tag_that_a_post_is_about_to_get_stays(
     async def tag_post(session: AsyncSession) -> None:
         nonlocal tries
         tries += 1
-        get = partial(tags.get_or_create, names=["next"], counts_change=False)
+        get = partial(tags.get_or_create, names=["next"], will_change_counts=False)
         (tag_id,) = await session_transaction(session, get)
         if not purging:
             purging.append(asyncio.create_task(purge(client)))

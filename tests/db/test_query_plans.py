@@ -177,7 +177,7 @@ class Exempt:
 EXCEPTIONS = (
     Exempt(
         "the ids of few that have a tag or a role are found and sorted: as many as"
-        " `app/db/holders.py` calls few, which is more for a page far behind",
+        " `app/db/selective_filters.py` calls few, which is more for a page far behind",
         lambda name, filters, _: (
             not filters.keys().isdisjoint({"tag", "role"}) or name.startswith("members")
         ),

@@ -14,7 +14,6 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from app.core.exceptions import NotFound
 from app.db import sqlite
-from app.db.changes import Act, Written
 from app.db.engine import Database
 from app.db.queries import PreparedQuery
 from app.db.transactions import (
@@ -23,6 +22,7 @@ from app.db.transactions import (
     TransactionRunner,
     open_transaction_runner,
 )
+from app.db.write_counters import WriteKind, Written
 from app.models.tags import PostTag, Tag
 from tests.support.client import Client
 from tests.support.concurrency import at_once, statuses
@@ -161,9 +161,9 @@ async def test_a_reference_to_nothing_is_refused(writer: TransactionRunner) -> N
 
 
 async def test_what_was_written_is_counted(writer: TransactionRunner, database: Database) -> None:
-    before = database.changes.version(("tags", Act.insert))
+    before = database.write_counters.count_of(("tags", WriteKind.insert))
     await writer.run(adding("a"))
-    assert database.changes.version(("tags", Act.insert)) == before + 1
+    assert database.write_counters.count_of(("tags", WriteKind.insert)) == before + 1
 
 
 async def test_who_was_cancelled_commits_nothing(database: Database) -> None:

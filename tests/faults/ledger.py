@@ -83,8 +83,8 @@ async def _found(database: Database) -> tuple[Facts, list[str]]:
 
 async def _rows(database: Database) -> AsyncIterator[tuple[Fact, Any]]:
     async with database.begin(readonly=True) as session:
-        labels = select(PostTag.post_id, Tag.name).join(Tag, Tag.id == PostTag.tag_id)
-        tags = _grouped(await session.execute(labels))
+        tag_names = select(PostTag.post_id, Tag.name).join(Tag, Tag.id == PostTag.tag_id)
+        tags = _grouped(await session.execute(tag_names))
         for post in await session.scalars(select(Post), execution_options={INCLUDE_DELETED: True}):
             named, deleted = tuple(sorted(tags[post.id])), post.deleted_at is not None
             words = (post.title, post.content, str(post.status))

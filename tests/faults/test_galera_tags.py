@@ -66,21 +66,21 @@ async def post_made_while_another_author_is_deleted(nodes: Nodes) -> Round:
     return once
 
 
-async def post_made_while_its_tag_is_mended(nodes: Nodes) -> Round:
+async def post_made_while_its_tag_is_repaired(nodes: Nodes) -> Round:
     ana = await nodes.person("user")
 
     async def once() -> bool:
-        tag = f"mended{next(_numbers)}"
+        tag = f"repaired{next(_numbers)}"
         await nodes.send(0, ana, "POST", "/posts", post(tag))
         await nodes.change(update(Tag).where(Tag.name == tag).values(post_count=7))
         tag_id = await nodes.count(select(Tag.id).where(Tag.name == tag))
-        mend = partial(tags.recount, tag_id=tag_id)
-        mending = asyncio.create_task(nodes.databases[1].run(mend))
+        recount = partial(tags.recount, tag_id=tag_id)
+        recounting = asyncio.create_task(nodes.databases[1].run(recount))
         await nodes.race(
             nodes.send(0, ana, "POST", "/posts", post(tag)),
             nodes.send(0, ana, "POST", "/posts", post(tag)),
         )
-        await mending
+        await recounting
         return await is_wrong(nodes, tag)
 
     return once
@@ -89,7 +89,7 @@ async def post_made_while_its_tag_is_mended(nodes: Nodes) -> Round:
 RACES: list[Race] = [
     posts_with_one_tag,
     post_made_while_another_author_is_deleted,
-    post_made_while_its_tag_is_mended,
+    post_made_while_its_tag_is_repaired,
 ]
 
 

@@ -197,17 +197,17 @@ async def test_pages_of_a_search_hold_each_row_once(client: Client, sort: str) -
     assert (await client.get("/posts", params=beyond)).json()["items"] == []
 
 
-@pytest.mark.parametrize(("walked", "most"), [(1_000, 100_000), (3, 1_000), (3, 6), (3, 1)])
+@pytest.mark.parametrize(("scan_limit", "most"), [(1_000, 100_000), (3, 1_000), (3, 6), (3, 1)])
 async def test_pages_of_a_search_are_the_same_however_they_are_found(
-    client: Client, monkeypatch: pytest.MonkeyPatch, walked: int, most: int
+    client: Client, monkeypatch: pytest.MonkeyPatch, scan_limit: int, most: int
 ) -> None:
     """Among the next rows, among more of them as the first let expect, or by the index."""
-    monkeypatch.setattr(listing_pages, "_WALKED", walked)
-    monkeypatch.setattr(listing_pages, "_MAX_WALKED", most)
+    monkeypatch.setattr(listing_pages, "_SCAN_LIMIT", scan_limit)
+    monkeypatch.setattr(listing_pages, "_MAX_SCAN_LIMIT", most)
     if most == 6:
         # As if the rows were many more: what is too rare among the first is counted by the index.
-        monkeypatch.setattr(listing_pages, "_WALKED_COUNTING", walked)
-        monkeypatch.setattr(listing_pages, "_COMMON", walked + 1)
+        monkeypatch.setattr(listing_pages, "_COUNT_SCAN_LIMIT", scan_limit)
+        monkeypatch.setattr(listing_pages, "_COMMON", scan_limit + 1)
     ana = await client.user()
     for number in range(12):
         await ana.write(f"Bread {number:02}" if number % 3 else f"Cake {number:02}")

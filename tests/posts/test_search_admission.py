@@ -11,51 +11,51 @@ import pytest
 from app.core.context import RequestContext, current
 from app.core.exceptions import Overloaded
 from app.db import pagination as listing_pages
-from app.db import shares, totals
-from app.db.shares import Share
+from app.db import totals
+from app.db.concurrency_limit import MAX_CAPACITY, MIN_CAPACITY, ConcurrencyLimit
 from tests.support.client import Client
 from tests.support.faults import eventually
 
 
 def test_a_few_are_let_in_at_a_time_and_fewer_of_one_network() -> None:
-    share = Share()
-    share._seconds = 1
-    assert share.capacity == shares.LEAST
+    limit = ConcurrencyLimit()
+    limit._seconds = 1
+    assert limit.capacity == MIN_CAPACITY
     with ExitStack() as inside:
-        for ip, room in (("192.0.2.1", shares.LEAST * 2 // 3), ("192.0.2.2", shares.LEAST // 3)):
+        for ip, room in (("192.0.2.1", MIN_CAPACITY * 2 // 3), ("192.0.2.2", MIN_CAPACITY // 3)):
             token = current.set(RequestContext(request_id="", ip=ip))
             try:
                 for _ in range(room):
-                    inside.enter_context(share.taken())
-                with pytest.raises(Overloaded), share.taken():
+                    inside.enter_context(limit.slot())
+                with pytest.raises(Overloaded), limit.slot():
                     pass
             finally:
                 current.reset(token)
-    assert not share._inside
+    assert not limit._running
 
 
 def test_how_many_are_let_in_follows_from_how_long_they_take() -> None:
-    share = Share()
+    limit = ConcurrencyLimit()
     token = current.set(RequestContext(request_id="", ip="192.0.2.1"))
     try:
         for _ in range(50):
-            with share.taken():
+            with limit.slot():
                 pass
     finally:
         current.reset(token)
-    assert share.capacity == shares.MOST
-    share._seconds = 0.03
-    assert share.capacity == 10
+    assert limit.capacity == MAX_CAPACITY
+    limit._seconds = 0.03
+    assert limit.capacity == 10
 
 
-async def test_searches_and_deep_pages_beyond_the_share_are_refused_at_once(
+async def test_searches_and_deep_pages_beyond_the_limit_are_refused_at_once(
     client: Client,
 ) -> None:
-    expensive = client.app.state.paginator.expensive
+    running = client.app.state.paginator.expensive_queries._running
     far = {"page": listing_pages.DEEP // 100 + 1, "page_size": 100}
     with ExitStack() as inside:
-        expensive._inside["elsewhere"] += shares.MOST
-        inside.callback(expensive._inside.clear)
+        running["elsewhere"] += MAX_CAPACITY
+        inside.callback(running.clear)
         for params in ({"q": "bread"}, far):
             refused = await client.get("/posts", params=params)
             assert (refused.status_code, refused.json()["code"]) == (503, "service_unavailable")
@@ -71,7 +71,7 @@ async def test_who_asks_what_is_being_counted_waits_for_that(
     ana = await client.user()
     await ana.write("Bread", content="-")
     pages = client.app.state.paginator
-    pages.totals._known.clear()
+    pages.totals._entries.clear()
     find_out, counted = pages.totals._find_out, []
 
     async def slowly(*given: Any) -> tuple[int, ...]:
@@ -93,7 +93,7 @@ async def test_who_asks_behind_a_change_waits_for_no_count_from_before(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = client.app.state.paginator.totals
-    monkeypatch.setattr(memory, "_known", {})
+    monkeypatch.setattr(memory, "_entries", {})
     ana = await client.user()
     await ana.write("Bread", content="-")
     find_out, began = memory._find_out, []
@@ -109,7 +109,7 @@ async def test_who_asks_behind_a_change_waits_for_no_count_from_before(
     before = asyncio.create_task(client.get("/posts", params=asked))
     await eventually(lambda: bool(began))
     await ana.write("Wine", content="-")
-    monkeypatch.setattr(memory, "_known", {})
+    monkeypatch.setattr(memory, "_entries", {})
     behind = await client.get("/posts", params=asked)
     assert (behind.json()["total"], (await before).status_code) == (2, 200)
     assert len(began) == 2
@@ -119,11 +119,11 @@ async def test_who_asks_behind_a_change_waits_for_no_count_from_before(
 async def test_a_count_that_takes_long_is_made_anew_behind_the_answer(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(totals, "_DEAR_SECONDS", -1)
+    monkeypatch.setattr(totals, "_COSTLY_SECONDS", -1)
     monkeypatch.setattr(totals, "_LONG_SECONDS", -1)
-    monkeypatch.setattr(totals, "MAX_REMEMBER_SECONDS", 0)
+    monkeypatch.setattr(totals, "MAX_TOTAL_CACHE_SECONDS", 0)
     memory = client.app.state.paginator.totals
-    monkeypatch.setattr(memory, "_known", {})
+    monkeypatch.setattr(memory, "_entries", {})
     ana = await client.user()
 
     async def total() -> int:
@@ -155,10 +155,10 @@ async def test_a_count_that_takes_long_is_made_anew_behind_the_answer(
     assert await total() == 3
     await memory.close()
     assert not memory._counting
-    # A count that fails is not an error: the known total is returned.
+    # A count that fails is not an error: the cached total is returned.
     monkeypatch.setattr(memory._reader, "rows", None)
-    name, known = next(iter(memory._known.items()))
-    assert await memory.counted(name[0], {}) == known.found
+    cache_key, entry = next(iter(memory._entries.items()))
+    assert await memory.count(cache_key[0], {}) == entry.value
     await asyncio.gather(*[each.task for each in memory._counting.values()], return_exceptions=True)
     await asyncio.sleep(0)
     assert not memory._counting
@@ -167,11 +167,11 @@ async def test_a_count_that_takes_long_is_made_anew_behind_the_answer(
 async def test_a_count_that_takes_long_is_remembered_while_others_write(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(totals, "_DEAR_SECONDS", -1)
+    monkeypatch.setattr(totals, "_COSTLY_SECONDS", -1)
     monkeypatch.setattr(totals, "_COUNTING_SHARE", 1e-9)
     memory = client.app.state.paginator
     # Of this test alone: what takes long is remembered for a minute.
-    monkeypatch.setattr(memory.totals, "_known", {})
+    monkeypatch.setattr(memory.totals, "_entries", {})
     ana = await client.user()
     asked = {"page_size": 1}
     # Twice in a row: once, it may have waited for something.

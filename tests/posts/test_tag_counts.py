@@ -24,10 +24,10 @@ POST = {"title": "A title", "content": "Some content.", "status": "published"}
 TAGS = ["a", "b", "c", "d", "e"]
 
 
-async def mended(client: Client) -> int:
+async def repaired(client: Client) -> int:
     given = client.app.state.settings
     settings = make_settings(given.database_url, given.data_dir)
-    return (await purging.purge_deleted(client.database, settings)).mended["counts of tags"]
+    return (await purging.purge_deleted(client.database, settings)).repaired["counts of tags"]
 
 
 async def set_counts(database: Database, **counts: int) -> None:
@@ -115,7 +115,7 @@ async def test_whatever_happens_the_counts_are_right(
         await chance.choice(lives).act()
         most = max(most, *(await assert_right(client.database)).values(), 0)
     assert most > 1, "there was something to count"
-    assert await mended(client) == 0
+    assert await repaired(client) == 0
 
 
 async def test_all_tags_of_a_post_can_be_replaced_at_once(client: Client) -> None:
@@ -154,7 +154,7 @@ async def test_a_post_without_tags_pays_nothing(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ana = await client.user()
-    for name in ("get_or_create", "link", "add", "shift"):
+    for name in ("get_or_create", "link", "adjust_locked_counts", "lock_and_adjust_counts"):
         monkeypatch.setattr(tags, name, None)
     post = await ana.write()
     path = f"/posts/{post['id']}"
@@ -207,7 +207,7 @@ async def test_pages_of_tags_are_whole(client: Client) -> None:
         assert len(seen) == len(set(seen)) == 30
 
 
-# --- What is wrong is mended ---------------------------------------------------------------------
+# --- What is wrong is repaired -------------------------------------------------------------------
 
 
 async def test_counts_never_fall_below_zero(client: Client) -> None:
@@ -218,11 +218,11 @@ async def test_counts_never_fall_below_zero(client: Client) -> None:
     await set_counts(client.database, a=0)
     await ana.delete(f"/posts/{one['id']}/publication")
     assert await kept(client.database) == {"a": 0}
-    assert await mended(client) == 1
+    assert await repaired(client) == 1
     assert await assert_right(client.database) == {"a": 1}
 
 
-async def test_wrong_counts_are_mended_and_no_others(
+async def test_wrong_counts_are_repaired_and_no_others(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Too high, too low, and of drafts; in several batches."""
@@ -233,9 +233,9 @@ async def test_wrong_counts_are_mended_and_no_others(
     await ana.write(tags=["b", "d"])
     await ana.write(tags=["e"], status="draft")
     right = await assert_right(client.database)
-    assert await mended(client) == 0
+    assert await repaired(client) == 0
     await set_counts(client.database, a=7, b=0, e=1)
-    assert await mended(client) == 3
+    assert await repaired(client) == 3
     assert await assert_right(client.database) == right
 
 

@@ -81,8 +81,8 @@ async def test_everything_at_once_loses_no_count(client: Client) -> None:
     posts = [await person.write(tags=NAMES[:3]) for person in people for _ in range(2)]
     paths = [f"/posts/{post['id']}" for post in posts]
 
-    async def mend() -> httpx2.Response:
-        assert await repair.mend_tag_counts(client.database) == 0
+    async def run_repair() -> httpx2.Response:
+        assert await repair.repair_tag_counts(client.database) == 0
         return httpx2.Response(200)
 
     for turn in range(4):
@@ -95,7 +95,7 @@ async def test_everything_at_once_loses_no_count(client: Client) -> None:
             *(people[2].post("/posts", POST | {"tags": each[:5]}) for each in ORDERS[:4]),
             people[2].post("/posts", POST | {"status": "draft", "tags": order[::-1]}),
             change(admin, people[0], turn),
-            mend(),
+            run_repair(),
         ]
         found = statuses(await at_once(requests))
         assert set(found) <= {200, 201, 204, 404}, found
@@ -110,7 +110,7 @@ def change(admin: Person, author: Person, turn: int) -> Awaitable[httpx2.Respons
     return admin.post(f"{path}/restore") if turn % 2 else admin.delete(path)
 
 
-async def test_a_count_is_mended_beside_somebody_who_counts(
+async def test_a_count_is_repaired_beside_somebody_who_counts(
     client: Client, other_process: Database
 ) -> None:
     """The tag is locked: the mending waits, and counts what was committed meanwhile."""

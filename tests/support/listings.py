@@ -87,8 +87,8 @@ async def fill(person: Person, number: int, *, prefix: str = "Row") -> None:
             for n in range(number)
         ]
         post_ids = list(await session.scalars(insert(Post).returning(Post.id), posts))
-        labels = [{"name": f"{prefix} {n}".lower(), "post_count": 1} for n in range(number)]
-        tag_ids = list(await session.scalars(insert(Tag).returning(Tag.id), labels))
+        tag_rows = [{"name": f"{prefix} {n}".lower(), "post_count": 1} for n in range(number)]
+        tag_ids = list(await session.scalars(insert(Tag).returning(Tag.id), tag_rows))
         links = [
             {"post_id": post_id, "tag_id": tag_id}
             for post_id, tag_id in zip(post_ids, tag_ids, strict=True)

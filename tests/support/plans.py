@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Dialect
 
-from app.db.queries import PreparedQuery, QueryRunner, Values
+from app.db.queries import PreparedQuery, QueryRunner, Rows
 
 # Of SQLite's machine, a row that is read from an index and passed over.
 _STEPS_A_ROW = 8
@@ -40,11 +40,11 @@ class MeasuringReader(QueryRunner):
         self.connection = connection
         self.work = Work()
         self._dialect: Dialect = connection.dialect
-        self._counted: dict[Hashable, Values] = {}
+        self._counted: dict[Hashable, Rows] = {}
 
-    async def rows(self, query: PreparedQuery, given: Mapping[str, Any]) -> Values:
+    async def rows(self, query: PreparedQuery, parameters: Mapping[str, Any]) -> Rows:
         compiled = query.compiled(self._dialect)
-        arguments = compiled.arguments(given)
+        arguments = compiled.arguments(parameters)
         if _COUNT.match(compiled.sql):
             name = compiled.sql, str(arguments)
             if name not in self._counted:
@@ -57,16 +57,16 @@ class MeasuringReader(QueryRunner):
         self.work += work
         return compiled.converted(rows)
 
-    def arguments(self, query: PreparedQuery, given: Mapping[str, Any]) -> Hashable:
-        return str(query.compiled(self._dialect).arguments(given))
+    def arguments(self, query: PreparedQuery, parameters: Mapping[str, Any]) -> Hashable:
+        return str(query.compiled(self._dialect).arguments(parameters))
 
     def version(self, query: PreparedQuery) -> int:  # noqa: ARG002 nothing is written meanwhile
         return 0
 
-    def _run(self, sql: str, arguments: Any) -> Values:
+    def _run(self, sql: str, arguments: Any) -> Rows:
         return [tuple(row) for row in self.connection.exec_driver_sql(sql, arguments)]
 
-    def _mariadb(self, sql: str, arguments: Any) -> tuple[Work, Values]:
+    def _mariadb(self, sql: str, arguments: Any) -> tuple[Work, Rows]:
         self.connection.exec_driver_sql("FLUSH STATUS")
         rows = self._run(sql, arguments)
         status: dict[str, str] = dict(
@@ -75,11 +75,11 @@ class MeasuringReader(QueryRunner):
         (_, ordered), *_ = self._run("SHOW SESSION STATUS LIKE 'Sort_rows'", ())
         return Work(sum(int(each) for each in status.values()), int(ordered)), rows
 
-    def _postgresql(self, sql: str, arguments: Any) -> tuple[Work, Values]:
+    def _postgresql(self, sql: str, arguments: Any) -> tuple[Work, Rows]:
         [(plans,)] = self._run(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {sql}", arguments)
         return _node(plans[0]["Plan"]), self._run(sql, arguments)
 
-    def _sqlite(self, sql: str, arguments: Any) -> tuple[Work, Values]:
+    def _sqlite(self, sql: str, arguments: Any) -> tuple[Work, Rows]:
         ticks = 0
 
         def tick() -> int:

@@ -31,7 +31,7 @@ OWNED = (Mail, LoginSession, OneTimeToken, IdempotencyKey, UserRole)
 
 
 async def empty(database: Database, *, before: datetime) -> dict[str, int]:
-    """Delete what went into the trash, or expired, before a moment; how many, by name."""
+    """Delete what went into the trash, or expired, before a date and time; how many, by name."""
     done = await purging.delete_expired(database, retention.trash_rules(), retention.Limits(before))
     assert not done.failures, done.failures
     return dict(done.counts)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, event, text
 
 from app.db.engine import Database
-from app.db.queries import PreparedQuery, QueryRunner, Values
+from app.db.queries import PreparedQuery, QueryRunner, Rows
 
 _NOT_WORK = ("BEGIN", "SAVEPOINT", "RELEASE", "ROLLBACK", "COMMIT")
 _EXPLAIN = {"sqlite": "EXPLAIN QUERY PLAN", "mysql": "EXPLAIN", "postgresql": "EXPLAIN"}
@@ -36,10 +36,10 @@ def watched(database: Database) -> Iterator[list[Statement]]:
 
     rows = QueryRunner.rows
 
-    async def noted(self: QueryRunner, query: PreparedQuery, given: Mapping[str, Any]) -> Values:
+    async def noted(self: QueryRunner, query: PreparedQuery, parameters: Mapping[str, Any]) -> Rows:
         compiled = query.compiled(self.engine.dialect)
-        note(None, None, compiled.sql, compiled.arguments(given))
-        return await rows(self, query, given)
+        note(None, None, compiled.sql, compiled.arguments(parameters))
+        return await rows(self, query, parameters)
 
     engine = database.engine.sync_engine
     event.listen(engine, "before_cursor_execute", note)

@@ -15,8 +15,8 @@ from app.rate_limits.rules import LimitedAction
 from tests.support import faults
 from tests.support.client import PASSWORD, Client
 from tests.support.figures import look, metered
-from tests.support.gates import WRONG, rate_limited
 from tests.support.process import environment
+from tests.support.rate_limits import WRONG, rate_limited
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 REQUESTS = "http_server_request_duration_seconds_count"
@@ -166,7 +166,7 @@ async def test_every_app_counts_for_itself(client: Client, watched: Client, tmp_
         assert (await look(other)).of(REQUESTS) == 0
 
 
-# --- Doors ---------------------------------------------------------------------------------------
+# --- Limited actions -----------------------------------------------------------------------------
 
 
 @on_sqlite
@@ -189,7 +189,7 @@ async def test_logins_are_counted_by_what_came_of_them(watched: Client) -> None:
 
 
 @on_sqlite
-async def test_an_address_that_is_taken_is_an_invalid_try(watched: Client) -> None:
+async def test_an_address_that_is_taken_is_an_invalid_attempt(watched: Client) -> None:
     email = (await watched.register())["email"]
     body = {"email": email, "name": "Ana", "password": PASSWORD}
     assert (await watched.post("/auth/register", body)).status_code == 409
@@ -215,7 +215,7 @@ async def test_a_request_that_was_answered_before_did_not_fail(
 
 
 @on_sqlite
-async def test_a_try_that_failed_on_our_side_is_told_apart(watched: Client) -> None:
+async def test_an_attempt_that_failed_on_our_side_is_told_apart(watched: Client) -> None:
     email = (await watched.register())["email"]
     with faults.failing_writes(watched.database, lambda: RuntimeError("a defect"), times=1):
         form = {"username": email, "password": PASSWORD}

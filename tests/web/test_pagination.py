@@ -178,7 +178,7 @@ async def test_a_listing_costs_three_statements_however_long_it_is(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A43: at most three beside the caller's identification, as many at 1 row and at 100."""
-    monkeypatch.setattr(totals, "REMEMBER_SECONDS", 0)
+    monkeypatch.setattr(totals, "TOTAL_CACHE_SECONDS", 0)
     admin = await client.admin()
     await fill(admin, 1, prefix="One")
     every = await every_listing(admin)

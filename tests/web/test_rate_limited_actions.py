@@ -16,32 +16,30 @@ from app.models.audit_events import AuditAct, AuditEvent
 from app.models.outbox import Mail
 from app.rate_limits import counters, local_counters
 from app.rate_limits.local_counters import LocalCounters
-from app.rate_limits.rules import RULES, LimitedAction, LimitScope, RateLimit
+from app.rate_limits.rules import LIMITS, LimitedAction, LimitScope, RateLimit
 from tests.support import faults
 from tests.support.client import PASSWORD, Client
 from tests.support.clock import Clock, clock_in
-from tests.support.gates import (
+from tests.support.process import ROOT
+from tests.support.rate_limits import (
     ELSEWHERE,
     HOME,
     WRONG,
     at,
     email_of,
     fail_to_login,
-    quotas,
     rate_limited,
+    set_limits,
     strangers,
     try_login,
 )
-from tests.support.process import ROOT
 
-TRIES = RULES[LimitedAction.login][LimitScope.strangers][0].tries
 COLUMNS = (LimitScope.network, LimitScope.account, LimitScope.strangers, LimitScope.everyone)
-NETWORK_TRIES = RULES[LimitedAction.login][LimitScope.network][0].tries
 
 
 @pytest.fixture
 async def client(client: Client, tmp_path: Path) -> AsyncIterator[Client]:
-    """A client of an app that limits tries."""
+    """A client of an app that limits attempts."""
     async with rate_limited(client, tmp_path) as limited:
         yield limited
 
@@ -53,7 +51,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 async def test_registrations_are_limited_right_or_wrong(client: Client) -> None:
     """A49: per network; each counts, as each reveals whether an address is taken."""
-    allowed = RULES[LimitedAction.register][LimitScope.network][0].tries
+    allowed = LIMITS[LimitedAction.register][LimitScope.network][0].max_attempts
     caller = at(client, HOME)
     statuses = Counter([await register(caller, number // 2) for number in range(allowed + 10)])
     assert statuses == {201: allowed // 2, 409: allowed // 2, 429: 10}
@@ -79,7 +77,7 @@ async def test_an_address_is_registered_three_times_an_hour(client: Client) -> N
 
 async def test_invalid_input_is_no_try(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else it would keep others out at no cost."""
-    quotas(monkeypatch, LimitedAction.register, everyone=(RateLimit(2, 60),))
+    set_limits(monkeypatch, LimitedAction.register, everyone=(RateLimit(2, 60),))
     for number in range(3):
         caller = at(client, f"10.0.0.{number}")
         weak = {"email": "ana@example.com", "name": "Ana", "password": "weak"}
@@ -94,7 +92,7 @@ async def test_a_block_of_ipv6_networks_has_a_limit_of_its_own(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client with a /48 has 65,536 networks."""
-    quotas(monkeypatch, LimitedAction.register, network=(RateLimit(1, 60),))
+    set_limits(monkeypatch, LimitedAction.register, network=(RateLimit(1, 60),))
     ips = [f"2001:db8:1:{number:x}::1" for number in range(11)]
     statuses = [await register(at(client, ip), number) for number, ip in enumerate(ips)]
     assert statuses == [201] * 10 + [429]
@@ -154,8 +152,8 @@ async def test_wrong_passwords_keep_nobody_from_refreshing_at_the_login(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor do too many wrong tokens there."""
-    quotas(monkeypatch, LimitedAction.login, network=(RateLimit(3, 60),))
-    quotas(monkeypatch, LimitedAction.refresh, network=(RateLimit(3, 60),))
+    set_limits(monkeypatch, LimitedAction.login, network=(RateLimit(3, 60),))
+    set_limits(monkeypatch, LimitedAction.refresh, network=(RateLimit(3, 60),))
     home = at(client, HOME)
     login = await home.log_in((await home.register())["email"])
     statuses = await fail_to_login(client, "nobody@example.com", ips=[HOME] * 4)
@@ -163,8 +161,8 @@ async def test_wrong_passwords_keep_nobody_from_refreshing_at_the_login(
     form = {"grant_type": "refresh_token", "refresh_token": login["refresh_token"]}
     assert (await home.request("POST", "/auth/login", data=form)).status_code == 200
     wrong = form | {"refresh_token": "wrong"}
-    tries = [await home.request("POST", "/auth/login", data=wrong) for _ in range(4)]
-    assert [each.status_code for each in tries] == [401] * 3 + [429]
+    attempts = [await home.request("POST", "/auth/login", data=wrong) for _ in range(4)]
+    assert [each.status_code for each in attempts] == [401] * 3 + [429]
     # The limit of the login is where it was.
     assert await fail_to_login(client, "nobody@example.com", ips=[HOME]) == [429]
 
@@ -172,7 +170,7 @@ async def test_wrong_passwords_keep_nobody_from_refreshing_at_the_login(
 async def test_registrations_are_limited_in_all(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quotas(monkeypatch, LimitedAction.register, everyone=(RateLimit(2, 60),))
+    set_limits(monkeypatch, LimitedAction.register, everyone=(RateLimit(2, 60),))
     body = {"name": "Ana", "password": PASSWORD}
     for number, status in enumerate([201, 201, 429]):
         data = body | {"email": f"ana{number}@example.com"}
@@ -181,7 +179,7 @@ async def test_registrations_are_limited_in_all(
 
 
 async def test_ones_password_asked_for_again_is_limited_in_each_session(client: Client) -> None:
-    """A29: wherever it comes from; another session of the same account has tries of its own."""
+    """A29: wherever it comes from; another session of the same account has attempts of its own."""
     caller = await at(client, HOME).user()
     statuses = []
     for ip in strangers(12):
@@ -274,21 +272,21 @@ def test_the_decision_names_the_numbers() -> None:
     for names, *cells in rows:
         for action in re.findall(r"`(\w+)`", names):
             documented[LimitedAction(action)] = {
-                scope: [_quota(part) for part in cell.split(",")]
+                scope: [_rate_limit(part) for part in cell.split(",")]
                 for scope, cell in zip(COLUMNS, cells, strict=True)
                 if cell.strip()
             }
     assert documented == {
-        action: {scope: [*of] for scope, of in rules.items() if scope in COLUMNS}
-        for action, rules in RULES.items()
+        action: {scope: [*of] for scope, of in limits.items() if scope in COLUMNS}
+        for action, limits in LIMITS.items()
     }
 
 
-def _quota(text: str) -> RateLimit:
+def _rate_limit(text: str) -> RateLimit:
     found = re.fullmatch(r"(\d+)/(\d+) (min|h|d)", text.strip())
     assert found, text
-    tries, count, unit = found.groups()
-    return RateLimit(int(tries), int(count) * {"min": 60, "h": 3_600, "d": 86_400}[unit])
+    max_attempts, count, unit = found.groups()
+    return RateLimit(int(max_attempts), int(count) * {"min": 60, "h": 3_600, "d": 86_400}[unit])
 
 
 @pytest.mark.parametrize(
@@ -311,7 +309,7 @@ async def test_wrong_tokens_keep_nobody_with_a_right_one_out(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stale client in an office must not log everybody there out."""
-    quotas(monkeypatch, LimitedAction.refresh, network=(RateLimit(3, 60),))
+    set_limits(monkeypatch, LimitedAction.refresh, network=(RateLimit(3, 60),))
     ana = at(client, HOME)
     login = await ana.log_in((await ana.register())["email"])
     wrong = {"refresh_token": "wrong"}
@@ -325,7 +323,7 @@ async def test_wrong_tokens_keep_nobody_with_a_right_one_out(
 async def test_who_had_an_address_before_is_a_stranger_to_the_next_account(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quotas(monkeypatch, LimitedAction.login, strangers=(RateLimit(1, 60),))
+    set_limits(monkeypatch, LimitedAction.login, strangers=(RateLimit(1, 60),))
     thief = at(client, ELSEWHERE)
     assert await register(thief, 1) == 201
     person = await thief.person({"email": "person1@example.com"})

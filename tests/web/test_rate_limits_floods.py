@@ -13,31 +13,31 @@ from sqlalchemy import select
 
 from app.models.audit_events import AuditAct, AuditEvent
 from app.rate_limits.local_counters import LocalCounters, Window
-from app.rate_limits.rules import BLOCK, RULES, LimitedAction, LimitScope, RateLimit
+from app.rate_limits.rules import BLOCK, LIMITS, LimitedAction, LimitScope, RateLimit
 from tests.support import links
 from tests.support.client import API, PASSWORD, Client
-from tests.support.gates import (
+from tests.support.rate_limits import (
     ELSEWHERE,
     HOME,
     WRONG,
     at,
     email_of,
     fail_to_login,
-    quotas,
     rate_limited,
+    set_limits,
     strangers,
     try_login,
 )
 from tests.support.redis_server import running_redis
 
-(INVALID,) = RULES[LimitedAction.register][LimitScope.invalid]
+(INVALID,) = LIMITS[LimitedAction.register][LimitScope.invalid]
 ATTACKER = "203.0.113.66"
 Send = Callable[[Client, int], Awaitable[httpx2.Response]]
 
 
 @pytest.fixture
 async def client(client: Client, tmp_path: Path) -> AsyncIterator[Client]:
-    """A client of an app that limits tries."""
+    """A client of an app that limits attempts."""
     async with rate_limited(client, tmp_path) as limited:
         yield limited
 
@@ -73,8 +73,8 @@ async def test_a_flood_of_invalid_registrations_wipes_no_limit(client: Client) -
     email = await email_of(client)
     await lock(client, email)
     before = len(here(client))
-    statuses = await attack(client, INVALID.tries + 50)
-    assert statuses == {422: INVALID.tries, 429: 50}
+    statuses = await attack(client, INVALID.max_attempts + 50)
+    assert statuses == {422: INVALID.max_attempts, 429: 50}
     # What is counted for the network, and that it was written down.
     assert len(here(client)) == before + 2
     assert await fail_to_login(client, email, ips=strangers(30)[10:]) == [429] * 20
@@ -166,7 +166,7 @@ async def test_invalid_input_counts_for_the_network_alone(
     ana = await at(client, HOME).user()
     caller = Client(at(client, ATTACKER).http, client.app, client.contract, ana.headers)
     for action in LimitedAction:
-        quotas(monkeypatch, action, invalid=(RateLimit(4, 900),))
+        set_limits(monkeypatch, action, invalid=(RateLimit(4, 900),))
     before = len(here(client))
     with monkeypatch.context() as patch:
         for secret in ("verify", "hash"):
@@ -210,7 +210,7 @@ async def test_a_block_of_networks_sends_no_more_of_it(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else each of the 65,536 networks of a /48 would have a counter of its own."""
-    quotas(monkeypatch, LimitedAction.register, invalid=(RateLimit(1, 900),))
+    set_limits(monkeypatch, LimitedAction.register, invalid=(RateLimit(1, 900),))
     statuses = [
         (await at(client, f"2001:db8:1:{n:x}::1").post("/auth/register", weak(n))).status_code
         for n in range(BLOCK + 5)

@@ -11,11 +11,11 @@ from sqlalchemy import select
 
 from app.models.audit_events import AuditAct, AuditEvent
 from app.rate_limits import counters, local_counters
-from app.rate_limits.rules import RULES, LimitedAction, LimitScope, RateLimit
+from app.rate_limits.rules import LIMITS, LimitedAction, LimitScope, RateLimit
 from tests.support import links
 from tests.support.client import PASSWORD, Client
 from tests.support.clock import Clock, clock_in
-from tests.support.gates import (
+from tests.support.rate_limits import (
     ELSEWHERE,
     HOME,
     WRONG,
@@ -23,21 +23,21 @@ from tests.support.gates import (
     at,
     email_of,
     fail_to_login,
-    quotas,
     rate_limited,
+    set_limits,
     strangers,
     try_login,
 )
 
 pytestmark = pytest.mark.long
 
-TRIES = RULES[LimitedAction.login][LimitScope.strangers][0].tries
-NETWORK_TRIES = RULES[LimitedAction.login][LimitScope.network][0].tries
+ATTEMPTS = LIMITS[LimitedAction.login][LimitScope.strangers][0].max_attempts
+NETWORK_ATTEMPTS = LIMITS[LimitedAction.login][LimitScope.network][0].max_attempts
 
 
 @pytest.fixture
 async def client(client: Client, tmp_path: Path) -> AsyncIterator[Client]:
-    """A client of an app that limits tries."""
+    """A client of an app that limits attempts."""
     async with rate_limited(client, tmp_path) as limited:
         yield limited
 
@@ -59,7 +59,7 @@ async def test_after_ten_wrong_passwords_even_the_right_one_has_to_wait(
 ) -> None:
     """A47: 429 with Retry-After, and in again when it is over."""
     email = await email_of(client)
-    assert await fail_to_login(client, email, ips=[HOME] * TRIES) == [401] * TRIES
+    assert await fail_to_login(client, email, ips=[HOME] * ATTEMPTS) == [401] * ATTEMPTS
     refused = await try_login(client, email, ip=HOME)
     assert refused.status_code == 429
     assert refused.json()["code"] == "too_many_requests"
@@ -76,7 +76,7 @@ async def test_the_wait_grows(client: Client, clock: Clock) -> None:
     email = await email_of(client)
     waits = []
     for _ in range(5):
-        statuses = await fail_to_login(client, email, ips=[HOME] * TRIES)
+        statuses = await fail_to_login(client, email, ips=[HOME] * ATTEMPTS)
         refused = await try_login(client, email, ip=HOME)
         waits.append(int(refused.headers["retry-after"]))
         assert refused.status_code == 429, statuses
@@ -88,14 +88,14 @@ async def test_the_wait_grows(client: Client, clock: Clock) -> None:
 
 
 async def test_an_answer_tells_what_is_left(client: Client) -> None:
-    """Right, wrong and refused tries carry `RateLimit` and `RateLimit-Policy`."""
+    """Right, wrong and refused attempts carry `RateLimit` and `RateLimit-Policy`."""
     email = await email_of(client)
     right = await try_login(client, email, ip=HOME)
     assert right.headers["ratelimit-policy"] == '"login-account";q=10;w=900'
     assert right.headers["ratelimit"].startswith('"login-account";r=10;t=')
     wrong = await try_login(client, email, WRONG, ip=HOME)
     assert wrong.headers["ratelimit"].startswith('"login-account";r=9;t=')
-    await fail_to_login(client, email, ips=[HOME] * (TRIES - 1))
+    await fail_to_login(client, email, ips=[HOME] * (ATTEMPTS - 1))
     refused = await try_login(client, email, ip=HOME)
     wait = refused.headers["retry-after"]
     assert refused.headers["ratelimit"] == f'"login-account";r=0;t={wait}'
@@ -106,11 +106,13 @@ async def test_what_an_answer_tells_is_the_same_without_an_account(client: Clien
     """A30: nobody learns from the limits whether there is an account, however they write it."""
     known, unknown = await email_of(client), "nobody.at.all@example.com"
     for email in (known, unknown):
-        answers = [await try_login(client, email.upper(), WRONG, ip=ip) for ip in strangers(TRIES)]
+        answers = [
+            await try_login(client, email.upper(), WRONG, ip=ip) for ip in strangers(ATTEMPTS)
+        ]
         answers.append(await try_login(client, f" {email}", WRONG, ip=ELSEWHERE))
-        assert [answer.status_code for answer in answers] == [401] * TRIES + [429]
+        assert [answer.status_code for answer in answers] == [401] * ATTEMPTS + [429]
         left = [answer.headers["ratelimit"].partition(";t=")[0] for answer in answers]
-        assert left == ['"login-account";r=9'] * TRIES + ['"login-strangers";r=0']
+        assert left == ['"login-account";r=9'] * ATTEMPTS + ['"login-strangers";r=0']
         assert 890 < int(answers[-1].headers["retry-after"]) <= 900
 
 
@@ -131,7 +133,7 @@ async def test_strangers_cannot_lock_the_owner_out(client: Client) -> None:
 
 async def test_the_owners_own_limit_holds_where_they_are_known(client: Client) -> None:
     email = await email_of(client)
-    await fail_to_login(client, email, ips=strangers(TRIES))
+    await fail_to_login(client, email, ips=strangers(ATTEMPTS))
     assert await fail_to_login(client, email, ips=[HOME] * 12) == [401] * 10 + [429] * 2
 
 
@@ -148,7 +150,7 @@ async def test_parallel_tries_are_counted_exactly(client: Client) -> None:
     """A47: of fifty at once exactly the documented number reach the password."""
     email = await email_of(client)
     statuses = await all_at_once(client, email, WRONG, ips=strangers(50))
-    assert Counter(statuses) == {401: TRIES, 429: 50 - TRIES}
+    assert Counter(statuses) == {401: ATTEMPTS, 429: 50 - ATTEMPTS}
 
 
 async def test_one_network_and_many_accounts(client: Client) -> None:
@@ -156,7 +158,7 @@ async def test_one_network_and_many_accounts(client: Client) -> None:
     email = await email_of(client)
     for own, neighbour in ((HOME, "198.51.100.8"), ("2001:db8:1:2::{}", "2001:db8:1:3::1")):
         refused = 0
-        for number in range(NETWORK_TRIES + 5):
+        for number in range(NETWORK_ATTEMPTS + 5):
             ip = own.format(number + 1)
             answer = await try_login(client, f"nobody{number}@example.com", WRONG, ip=ip)
             refused += answer.status_code == 429
@@ -169,7 +171,7 @@ async def test_one_network_and_many_accounts(client: Client) -> None:
 async def test_a_limit_for_all_leaves_out_who_is_known(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quotas(monkeypatch, LimitedAction.login, everyone=(RateLimit(5, 60),))
+    set_limits(monkeypatch, LimitedAction.login, everyone=(RateLimit(5, 60),))
     email = await email_of(client)
     for number in range(6):
         answer = await try_login(

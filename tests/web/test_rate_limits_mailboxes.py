@@ -11,7 +11,7 @@ from app.core.groups import mailbox_of
 from app.rate_limits.rules import LimitedAction
 from tests.support import links, mails
 from tests.support.client import PASSWORD, Client, Person
-from tests.support.gates import (
+from tests.support.rate_limits import (
     ELSEWHERE,
     HOME,
     at,
@@ -23,7 +23,7 @@ from tests.support.gates import (
 
 @pytest.fixture
 async def client(client: Client, tmp_path: Path) -> AsyncIterator[Client]:
-    """A client of an app that limits tries."""
+    """A client of an app that limits attempts."""
     async with rate_limited(client, tmp_path) as limited:
         yield limited
 

@@ -20,7 +20,7 @@ from app.rate_limits import counters, local_counters
 from tests.support import faults
 from tests.support.client import Client, Person
 from tests.support.clock import Clock, clock_in
-from tests.support.gates import ELSEWHERE, HOME, at, rate_limited
+from tests.support.rate_limits import ELSEWHERE, HOME, at, rate_limited
 from tests.support.redis_server import running_redis
 
 LIMIT = 4
@@ -30,7 +30,7 @@ WRITTEN = [201] * LIMIT
 
 @pytest.fixture
 async def client(client: Client, tmp_path: Path) -> AsyncIterator[Client]:
-    """A client of an app that limits tries."""
+    """A client of an app that limits attempts."""
     async with limited(client, tmp_path) as found:
         yield found
 

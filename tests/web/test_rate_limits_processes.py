@@ -17,14 +17,14 @@ from redis.asyncio import Redis
 from app.core.keyring import SecretKeys
 from app.db.engine import Database
 from tests.support.client import API, PASSWORD
-from tests.support.gates import REDIS_URL, WRONG, redis_or_skip
 from tests.support.process import Server, environment, serving
+from tests.support.rate_limits import REDIS_URL, WRONG, redis_or_skip
 
 pytestmark = pytest.mark.long
 
 HOME = "198.51.100.7"
 OWNER = "ana@example.com"
-TRIES, AT_ONCE = 1_000, 50
+ATTEMPTS, AT_ONCE = 1_000, 50
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ async def env(tmp_path: Path, database_url: str, database: Database) -> dict[str
         database_url=database_url,
         secret_key=secrets.token_urlsafe(32),
         port=0,
-        # What is counted here is tries, however busy the machine is.
+        # What is counted here is attempts, however busy the machine is.
         request_timeout_seconds=60,
     )
 
@@ -80,7 +80,7 @@ async def test_a_thousand_wrong_logins_at_two_processes(
         httpx2.AsyncClient(timeout=60) as http,
     ):
         await register(http, one, x_forwarded_for=HOME)
-        numbers = iter(range(TRIES))
+        numbers = iter(range(ATTEMPTS))
         servers = itertools.cycle([one, other])
         statuses: Counter[int] = Counter()
 
@@ -103,7 +103,7 @@ async def test_a_thousand_wrong_logins_at_two_processes(
         complaints = [
             line for server in (one, other) for line in server.log if line["level"] != "INFO"
         ]
-    assert statuses == {401: 10, 429: TRIES - 10}, complaints
+    assert statuses == {401: 10, 429: ATTEMPTS - 10}, complaints
     assert owners == [200] * 20
 
 

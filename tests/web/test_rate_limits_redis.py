@@ -20,7 +20,9 @@ from app.rate_limits.local_counters import Window
 from tests.conftest import make_settings
 from tests.support.client import Client
 from tests.support.clock import Clock, clock_in
-from tests.support.gates import (
+from tests.support.logs import Output
+from tests.support.proxy import Proxy, proxy_for
+from tests.support.rate_limits import (
     REDIS_URL,
     WRONG,
     all_at_once,
@@ -30,8 +32,6 @@ from tests.support.gates import (
     redis_or_skip,
     try_login,
 )
-from tests.support.logs import Output
-from tests.support.proxy import Proxy, proxy_for
 
 HOME = "198.51.100.7"
 KEY = Window("key", 5)
@@ -71,7 +71,7 @@ async def drop(redis: Redis, app: FastAPI) -> None:
 
 
 async def test_two_apps_count_together(client: Client, redis: Redis, tmp_path: Path) -> None:
-    """A47: of sixty tries at two of them, in parallel, ten reach the password."""
+    """A47: of sixty attempts at two of them, in parallel, ten reach the password."""
     options = {"redis_url": REDIS_URL, "secret_key": secrets.token_urlsafe(32)}
     async with (
         rate_limited(client, tmp_path, **options) as one,

@@ -23,9 +23,9 @@ from tests.support import faults
 from tests.support.apps import client_of
 from tests.support.client import Client
 from tests.support.diagnosis import execute
-from tests.support.gates import REDIS_URL, redis_or_skip
 from tests.support.openapi import Contract
 from tests.support.proxy import Proxy, proxy_for
+from tests.support.rate_limits import REDIS_URL, redis_or_skip
 from tests.support.schema import empty_database
 from tests.support.sql import watched
 

@@ -243,9 +243,9 @@ async def test_a_long_query_string_is_as_good(client: Client) -> None:
 def test_what_is_read_from_a_short_query_string_is_kept_from_a_long_one_not() -> None:
     """Else a few thousand requests would fill the memory: repeated names make any length valid."""
     read: list[bytes] = []
-    remembering = pagination._remembering(read.append)
+    caching = pagination._caching(read.append)
     for raw in (b"page=2", b"page=2", b"page=2&" * 50, b"page=2&" * 50):
-        remembering(raw)
+        caching(raw)
     assert read == [b"page=2", b"page=2&" * 50, b"page=2&" * 50]
 
 

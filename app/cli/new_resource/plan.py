@@ -16,7 +16,7 @@ LAYERS = ("models", "schemas", "crud", "routers")
 _MAX_IDENTIFIER = 60  # of the databases: PostgreSQL cuts a longer one
 # What the modules import by these names.
 NAMES = {
-    *("Annotated", "Any", "Author", "Base", "Caller", "Case", "Changes", "Client", "ClassVar"),
+    *("Annotated", "Any", "Author", "Base", "Caller", "Case", "Client", "ClassVar"),
     *("CreatedAt", "Date", "Depends", "Entry", "Field", "Filled", "Flag", "Id", "Index", "Literal"),
     *(
         "Location",
@@ -30,12 +30,12 @@ NAMES = {
         "Scenario",
     ),
     *("Select", "Session", "String", "Subquery", "Text", "Transaction", "UpdatedAt", "User"),
-    *("Versioned", "World"),
+    *("UpdateModel", "Versioned", "World"),
 }
 # What the modules call their parameters.
 _VARIABLES = {
-    *("background", "caller", "creation", "data", "found", "one", "page", "path", "query"),
-    *("reader", "request", "response", "router", "row", "schemas", "session", "shown"),
+    *("background", "caller", "data", "found", "idempotent", "one", "page", "path", "query"),
+    *("reader", "request", "response", "router", "row", "schemas", "session"),
     *("transaction", "write"),
 }
 # A reference to one would disclose to any caller that it exists.
@@ -153,7 +153,7 @@ class Plan:
         return owner + [field.name for field in self.fields if field.is_filter]
 
     @property
-    def moments(self) -> list[Field]:
+    def datetime_fields(self) -> list[Field]:
         """Return the fields that the listing can be narrowed down by to a range."""
         return [field for field in self.fields if field.kind is Kind.datetime]
 

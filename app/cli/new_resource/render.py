@@ -50,7 +50,7 @@ def _given(plan: Plan) -> dict[str, Any]:
         "references": bool(plan.others),
         "posts_are_seen": any(other.is_posts for other in others),
         "filters": plan.filters
-        + [f"{field.name}_{end}" for field in plan.moments for end in ("from", "to")],
+        + [f"{field.name}_{end}" for field in plan.datetime_fields for end in ("from", "to")],
         "bools": any(field.kind is Kind.bool for field in plan.fields),
         "marks": [each.mark for each in others] + ["deleted_with_author"] * plan.owned,
         "migrated": [*_migrated(plan)],

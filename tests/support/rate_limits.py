@@ -26,10 +26,10 @@ HOME, ELSEWHERE = "198.51.100.7", "203.0.113.9"
 
 @asynccontextmanager
 async def rate_limited(like: Client, folder: Path, **overrides: object) -> AsyncIterator[Client]:
-    """A client of an app that limits tries, and has counted none yet."""
+    """A client of an app that limits attempts, and has counted none yet."""
     secret = secrets.token_urlsafe(32)
     settings = {"rate_limit_enabled": True, "secret_key": secret, "request_timeout_seconds": 60}
-    # What is counted is tries, however busy the machine is: hence the timeout.
+    # What is counted is attempts, however busy the machine is: hence the timeout.
     async with client_of(like, folder, **(settings | overrides)) as client:
         yield client
 
@@ -88,14 +88,14 @@ def strangers(count: int) -> list[str]:
     return [f"10.{number // 250}.{number % 250}.1" for number in range(count)]
 
 
-def quotas(
+def set_limits(
     monkeypatch: pytest.MonkeyPatch, action: LimitedAction, **by_scope: tuple[RateLimit, ...]
 ) -> None:
     """Replace limits of an action, by scope."""
     # What an earlier call has changed stays changed.
-    rules = vars(limiter)["RULES"]
-    changed = {**rules[action], **{LimitScope(name): given for name, given in by_scope.items()}}
-    monkeypatch.setattr(limiter, "RULES", {**rules, action: changed})
+    limits = vars(limiter)["LIMITS"]
+    changed = {**limits[action], **{LimitScope(name): new for name, new in by_scope.items()}}
+    monkeypatch.setattr(limiter, "LIMITS", {**limits, action: changed})
 
 
 async def email_of(client: Client, ip: str = HOME) -> str:

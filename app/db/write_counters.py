@@ -14,17 +14,17 @@ from sqlalchemy.orm import ORMExecuteState, Session
 WRITTEN = "cimiento_written"
 
 
-class Act(Enum):
+class WriteKind(Enum):
     """What is done to rows: inserted, or changed and deleted."""
 
     insert = 1
     change = 2
 
 
-Written = tuple[str, Act]
+Written = tuple[str, WriteKind]
 
 
-class Changes:
+class WriteCounters:
     """Counts what the transactions of this process have written, table by table."""
 
     def __init__(self) -> None:
@@ -34,14 +34,14 @@ class Changes:
         """Count a transaction that has ended."""
         self._counts.update(written)
 
-    def version(self, *written: Written) -> int:
-        """Return a number that grows with every transaction that wrote any of these."""
+    def count_of(self, *written: Written) -> int:
+        """Return a count that grows with every transaction that wrote any of these."""
         return sum([self._counts[each] for each in written])
 
 
-def note_written(session: Session, table: str, act: Act) -> None:
+def note_written(session: Session, table: str, kind: WriteKind) -> None:
     """Count a write of a transaction that the session itself does not see."""
-    written_by(session).add((table, act))
+    written_by(session).add((table, kind))
 
 
 def written_by(session: Session) -> set[Written]:
@@ -53,15 +53,15 @@ def written_by(session: Session) -> set[Written]:
 @event.listens_for(Session, "after_flush")
 def _note_rows(session: Session, _: object) -> None:
     for row in session.new:
-        note_written(session, row.__tablename__, Act.insert)
+        note_written(session, row.__tablename__, WriteKind.insert)
     for row in [*session.dirty, *session.deleted]:
-        note_written(session, row.__tablename__, Act.change)
+        note_written(session, row.__tablename__, WriteKind.change)
 
 
 @event.listens_for(Session, "do_orm_execute")
 def _note_bulk(state: ORMExecuteState) -> None:
     statement = state.statement
     if isinstance(statement, UpdateBase):
-        act = Act.insert if state.is_insert else Act.change
+        kind = WriteKind.insert if state.is_insert else WriteKind.change
         table: Any = statement.table
-        note_written(state.session, table.name, act)
+        note_written(state.session, table.name, kind)

@@ -1,5 +1,5 @@
-"""Filters by what rows have (a tag, a role), written in one way if few rows have it, in another if
-many do.
+"""Filters by what rows have (a tag, a role), with one SQL form for few matching rows and one for
+many.
 
 Few: find their ids, then sort them. Many: scan all rows in the order of the page and test each,
 until the page is full. Optimisers do not know which it is: MariaDB and SQLite
@@ -28,16 +28,16 @@ from app.schemas.pages import PageQuery
 # table) / (those that have it); finding, looking up and sorting these, three times as much as there
 # are of them. The two are equal where there are this times the root of the first: the root of a
 # third of a table's rows, which are taken as a million.
-_ROOT_OF_ROWS = 600
+_ASSOCIATION_FACTOR = 600
 # A condition on the row itself is tested in the index that is scanned.
-_ROOT_OF_ROWS_THEMSELVES = 250
+_COLUMN_FACTOR = 250
 
 
-class Held(Enum):
-    """How a filter is written: for `few` rows, for `many`, or to `count` them."""
+class FilterForm(Enum):
+    """The SQL form of a filter: for few rows, for many, or to count them."""
 
-    few = "few"
-    many = "many"
+    selective = "selective"
+    common = "common"
     count = "count"
 
 
@@ -71,53 +71,65 @@ def _by_no_index(element: _ByNoIndex, compiler: SQLCompiler, **options: Any) -> 
     return f"({condition}) IS TRUE"
 
 
-class Holders:
-    """A filter of rows, by what some of them hold, in its ways to be written; `some` selects
-    those, and `root` is what _ROOT_OF_ROWS is."""
+class SelectiveFilter:
+    """A filter with one SQL form for few matching rows, one for many and one for counting.
+
+    `matching_ids` selects the matching rows. `threshold_factor` sets from how many on they are
+    many: so many times the square root of the number of rows up to the end of the page.
+    """
 
     def __init__(
-        self, filters: Mapping[Held, ColumnElement[Any]], some: Select[Any], root: int
+        self,
+        filters: Mapping[FilterForm, ColumnElement[Any]],
+        matching_ids: Select[Any],
+        threshold_factor: int,
     ) -> None:
         self._filters = filters
-        self._root = root
-        enough = some.limit(bindparam("enough", type_=Integer)).subquery()
+        self._threshold_factor = threshold_factor
+        enough = matching_ids.limit(bindparam("enough", type_=Integer)).subquery()
         # In the trash too: it is about how many rows are found by the index.
         self._up_to_enough = PreparedQuery(
             select(func.count()).select_from(enough), include_deleted=True
         )
 
     @classmethod
-    def of(cls, model: type[TimestampedModel], ids: Select[Any]) -> Holders:
+    def by_association(cls, model: type[TimestampedModel], ids: Select[Any]) -> SelectiveFilter:
         """Return the filter of the rows whose ids a select finds in another table."""
         (its_id,) = ids.selected_columns
         this_one = ids.where(its_id == model.id).correlate(model)
-        filters: Mapping[Held, ColumnElement[Any]] = {
-            Held.few: _OneOf(model.id, ids.scalar_subquery()),
-            Held.many: this_one.scalar_subquery().is_not(None),
-            Held.count: model.id.in_(ids),
+        filters: Mapping[FilterForm, ColumnElement[Any]] = {
+            FilterForm.selective: _OneOf(model.id, ids.scalar_subquery()),
+            FilterForm.common: this_one.scalar_subquery().is_not(None),
+            FilterForm.count: model.id.in_(ids),
         }
-        return cls(filters, ids, _ROOT_OF_ROWS)
+        return cls(filters, ids, _ASSOCIATION_FACTOR)
 
     @classmethod
-    def by(cls, model: type[TimestampedModel], condition: ColumnElement[bool]) -> Holders:
+    def by_column(
+        cls, model: type[TimestampedModel], condition: ColumnElement[bool]
+    ) -> SelectiveFilter:
         """Return the filter of the rows that meet a condition themselves."""
-        filters: Mapping[Held, ColumnElement[Any]] = {
-            Held.few: condition,
-            Held.many: _ByNoIndex(condition),
-            Held.count: condition,
+        filters: Mapping[FilterForm, ColumnElement[Any]] = {
+            FilterForm.selective: condition,
+            FilterForm.common: _ByNoIndex(condition),
+            FilterForm.count: condition,
         }
-        return cls(filters, select(model.id).where(condition), _ROOT_OF_ROWS_THEMSELVES)
+        return cls(filters, select(model.id).where(condition), _COLUMN_FACTOR)
 
-    def filter(self, held: Held) -> ColumnElement[Any]:
-        """Return the filter, written for so many."""
-        return self._filters[held]
+    def filter(self, form: FilterForm) -> ColumnElement[Any]:
+        """Return the condition in one of its forms."""
+        return self._filters[form]
 
-    async def held(self, paginator: Paginator, query: PageQuery, given: dict[str, Any]) -> Held:
-        """Return how to write the filter for a page: count the rows that match, up to a bound."""
+    async def choose_form(
+        self, paginator: Paginator, query: PageQuery, parameters: dict[str, Any]
+    ) -> FilterForm:
+        """Return the form of the filter for a page: count the rows that match, up to a bound."""
         needed = query.page_size * (1 if query.cursor else query.page)
-        enough = self._root * isqrt(needed)
-        (found,) = await paginator.totals.counted(self._up_to_enough, {**given, "enough": enough})
+        enough = self._threshold_factor * isqrt(needed)
+        (count,) = await paginator.totals.count(
+            self._up_to_enough, {**parameters, "enough": enough}
+        )
         # Fewer than that are all that there are: a page of theirs may be nearer to the end.
-        from_end = max(found - needed, 0) + query.page_size
-        is_many = found == enough or found >= self._root * isqrt(min(needed, from_end))
-        return Held.many if is_many else Held.few
+        from_end = max(count - needed, 0) + query.page_size
+        is_many = count == enough or count >= self._threshold_factor * isqrt(min(needed, from_end))
+        return FilterForm.common if is_many else FilterForm.selective
