@@ -45,7 +45,7 @@ async def test_migrations_behind_and_ahead_are_told(set_env: SetEnv, tmp_path: P
     assert ahead.of("migrations", "at 9000").verdict is WARN, "a newer one beside ours is no fault"
     assert "admins" in ahead.checks()
     await execute(url, "UPDATE alembic_version SET version_num = 'ae1027a6acf'")
-    strange = (await state_of(url, set_env)).of("migrations", "of another application")
+    strange = (await state_of(url, set_env)).of("migrations", "to another application")
     assert (strange.verdict, "of its own" in (strange.remedy or "")) == (FAIL, True)
 
 
