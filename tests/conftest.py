@@ -67,7 +67,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what runs on a database server, so that CI measures the coverage of the rest alone.
+    """Mark what runs on a database server, so that CI measures the coverage of the rest alone, and
+    of what runs on a server only: what asks for a database of its own there.
 
     Files that take long come first: at the end the others would wait for the process that has one.
     """
@@ -75,6 +76,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         call = getattr(item, "callspec", None)
         if call is not None and call.params.get("database_url") in SERVERS:
             item.add_marker(pytest.mark.server)
+        if "own_database" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.server)
+            item.add_marker(pytest.mark.measured)
     long = {item.path for item in items if item.get_closest_marker("long")}
     items.sort(key=lambda item: item.path not in long)
 

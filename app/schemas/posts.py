@@ -75,7 +75,7 @@ class PostCreate(RequestModel):
 
 
 class Author(ResponseModel):
-    """The user who wrote a post."""
+    """The user who wrote it."""
 
     id: RecordId
     name: str = Field(description="The name of the user.")

@@ -12,6 +12,7 @@ from app.models.outbox import Mail
 from app.models.users import User
 from tests.support.client import PASSWORD, Client
 from tests.support.overrides import override_settings
+from tests.support.people import GRANTED_TO_USERS
 
 VALID = {"email": "nadia@example.com", "name": "Nadia Newcomer", "password": PASSWORD}
 
@@ -56,7 +57,7 @@ async def test_an_account_is_made_as_its_owner_wrote_it(client: Client) -> None:
     assert (user["is_active"], user["email_verified"], user["deleted_at"]) == (True, False, None)
     assert [role["name"] for role in user["roles"]] == ["user"]
     nadia = await client.person(user)
-    assert (await nadia.get("/users/me")).json()["permissions"] == ["posts:write"]
+    assert (await nadia.get("/users/me")).json()["permissions"] == GRANTED_TO_USERS
 
 
 async def test_what_is_written_loosely_is_kept_tidily(client: Client) -> None:

@@ -25,6 +25,7 @@ from app.tasks import retention as purging
 from tests.support.client import PASSWORD, Client
 from tests.support.commands import SetEnv, admin_of, invoke
 from tests.support.process import environment, run_command
+from tests.support.purging import without_other_trash
 
 ADMIN = {"--email": "boss@example.com", "--name": "Boss", "--password": PASSWORD}
 
@@ -37,7 +38,8 @@ PURGED = (
 
 def purged_line(**counts: int) -> str:
     """What `purge` prints."""
-    return ", ".join(f"{counts.get(name, 0)} {name}" for name in PURGED) + " purged.\n"
+    line = ", ".join(f"{counts.get(name, 0)} {name}" for name in PURGED) + " purged.\n"
+    return without_other_trash(line)
 
 
 def options(**changes: str | None) -> list[str]:
@@ -215,14 +217,16 @@ async def test_purge_ends_what_was_in_the_trash_too_long_and_nothing_else(
     await bury(database, Post, fresh["id"], days=29.99)
     await bury(database, User, ana.id, days=31)
     purged = await invoke("purge")
-    assert (purged.exit_code, purged.stdout) == (0, purged_line(mails=1, posts=2, users=1))
+    assert purged.exit_code == 0
+    expected = purged_line(mails=1, posts=2, users=1)
+    assert without_other_trash(purged.stdout) == expected
     for gone in (old, hers):
         assert (await admin.post(f"/posts/{gone['id']}/restore")).status_code == 404
     assert (await admin.post(f"/users/{ana.id}/restore")).status_code == 404
     assert (await admin.post(f"/posts/{fresh['id']}/restore")).status_code == 200
     assert (await client.get(f"/posts/{live['id']}")).status_code == 200
     nothing = await invoke("purge")
-    assert nothing.stdout == purged_line()
+    assert without_other_trash(nothing.stdout) == purged_line()
 
 
 @pytest.mark.usefixtures("same_database")
@@ -231,8 +235,9 @@ async def test_purge_tells_of_counts_that_it_repaired(client: Client, database: 
     await eva.write(tags=["a", "b"])
     async with database.begin() as session:
         await session.execute(update(Tag).values(post_count=5))
-    assert (await invoke("purge")).stdout == purged_line() + "2 counts of tags mended.\n"
-    assert (await invoke("purge")).stdout == purged_line()
+    repaired = without_other_trash((await invoke("purge")).stdout)
+    assert repaired == purged_line() + "2 counts of tags mended.\n"
+    assert without_other_trash((await invoke("purge")).stdout) == purged_line()
 
 
 @pytest.mark.usefixtures("same_database")
@@ -244,9 +249,11 @@ async def test_purge_keeps_to_the_setting(
     assert (await eva.delete(f"/posts/{post['id']}")).status_code == 204
     await bury(database, Post, post["id"], days=2)
     set_env(trash_days=3)
-    assert (await invoke("purge")).stdout.startswith("0 mails, 0 posts")
+    kept = without_other_trash((await invoke("purge")).stdout)
+    assert kept.startswith("0 mails, 0 posts")
     set_env(trash_days=1)
-    assert (await invoke("purge")).stdout.startswith("0 mails, 1 posts")
+    purged = without_other_trash((await invoke("purge")).stdout)
+    assert purged.startswith("0 mails, 1 posts")
 
 
 @pytest.mark.usefixtures("same_database")
@@ -263,8 +270,9 @@ async def test_purge_forgets_old_events_unless_they_are_kept_for_ever(
     outputs = []
     for days in (0, 365, 10, 10):
         set_env(audit_days=days)
-        outputs.append((await invoke("purge")).stdout.rpartition(", ")[2])
-    assert outputs == [f"{number} events purged.\n" for number in (0, 3, 2, 0)]
+        counts = (await invoke("purge")).stdout.removesuffix(" purged.\n").split(", ")
+        outputs += [each for each in counts if each.endswith(" events")]
+    assert outputs == [f"{number} events" for number in (0, 3, 2, 0)]
 
 
 async def test_openapi_prints_the_document_and_nothing_else(set_env: SetEnv) -> None:
@@ -305,10 +313,8 @@ async def test_migrate_makes_the_tables_and_the_first_start_needs_nothing_else(
     status, _, complaint = await run_command("migrate", cwd=tmp_path, env=env)
     assert status == 0, complaint
     status, out, complaint = await run_command("purge", cwd=tmp_path, env=env)
-    assert (status, out) == (
-        0,
-        purged_line(),
-    ), complaint
+    assert status == 0, complaint
+    assert without_other_trash(out) == purged_line()
 
 
 async def test_a_command_without_tables_fails(set_env: SetEnv) -> None:

@@ -14,7 +14,7 @@ from app.models.outbox import MailState
 from tests.conftest import migrate
 from tests.support.client import Client
 from tests.support.commands import SetEnv
-from tests.support.diagnosis import Diagnosis, diagnose, execute, migrated_file, own_database
+from tests.support.diagnosis import Diagnosis, OwnDatabase, diagnose, execute, migrated_file
 from tests.support.mails import put
 
 OK, WARN, FAIL = Verdict.ok, Verdict.warn, Verdict.fail
@@ -93,7 +93,7 @@ async def test_what_was_dropped_by_hand_is_told(tmp_path: Path, set_env: SetEnv)
 
 @servers
 async def test_what_a_user_may_not_do_and_what_was_dropped_is_told(
-    kind: str, set_env: SetEnv, tmp_path: Path
+    kind: str, set_env: SetEnv, tmp_path: Path, own_database: OwnDatabase
 ) -> None:
     """With SELECT alone everything that writes would be a 500."""
     async with own_database(kind, _DEFAULTS[kind]) as url:

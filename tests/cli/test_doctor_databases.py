@@ -20,7 +20,7 @@ from app.models.base import utc_now
 from tests.conftest import migrate
 from tests.support.client import Client
 from tests.support.commands import SetEnv
-from tests.support.diagnosis import diagnose, execute, migrated_file, own_database
+from tests.support.diagnosis import OwnDatabase, diagnose, execute, migrated_file
 from tests.support.people import new_user
 from tests.support.proxy import proxy_for
 
@@ -64,7 +64,9 @@ async def test_a_healthy_database_is_well(client: Client, database_url: str) -> 
 
 
 @servers
-async def test_a_new_database_of_a_server_needs_migrations_only(kind: str, set_env: SetEnv) -> None:
+async def test_a_new_database_of_a_server_needs_migrations_only(
+    kind: str, set_env: SetEnv, own_database: OwnDatabase
+) -> None:
     async with own_database(kind, _DEFAULTS[kind]) as url:
         set_env(database_url=url)
         found = await diagnose()
@@ -114,7 +116,9 @@ async def test_a_frozen_database_is_told_in_time(
 
 
 @servers
-async def test_the_drivers_words_say_what_is_wrong(kind: str, set_env: SetEnv) -> None:
+async def test_the_drivers_words_say_what_is_wrong(
+    kind: str, set_env: SetEnv, own_database: OwnDatabase
+) -> None:
     async with own_database(kind) as url:
         set_env(database_url=f"{url}_nowhere")
         found = await diagnose()
@@ -135,7 +139,7 @@ async def test_no_database_is_made_by_looking(set_env: SetEnv, tmp_path: Path) -
 
 
 async def test_a_default_charset_that_loses_characters_is_told(
-    set_env: SetEnv, tmp_path: Path
+    set_env: SetEnv, tmp_path: Path, own_database: OwnDatabase
 ) -> None:
     async with own_database("mariadb", "CHARACTER SET latin1") as url:
         await asyncio.to_thread(migrate, url, tmp_path)
@@ -155,7 +159,7 @@ async def test_a_default_charset_that_loses_characters_is_told(
 
 
 async def test_what_a_proxy_undoes_of_mariadbs_session_is_told(
-    set_env: SetEnv, monkeypatch: pytest.MonkeyPatch
+    set_env: SetEnv, monkeypatch: pytest.MonkeyPatch, own_database: OwnDatabase
 ) -> None:
     undone = "SET SESSION sql_mode='', time_zone='+02:00'"
     monkeypatch.setattr(database, "_MARIADB_SESSION", undone)
@@ -167,7 +171,7 @@ async def test_what_a_proxy_undoes_of_mariadbs_session_is_told(
 
 
 async def test_connections_that_lose_characters_are_told(
-    set_env: SetEnv, monkeypatch: pytest.MonkeyPatch
+    set_env: SetEnv, monkeypatch: pytest.MonkeyPatch, own_database: OwnDatabase
 ) -> None:
     engine = database._engine
 
@@ -185,7 +189,9 @@ async def test_connections_that_lose_characters_are_told(
     assert found.of("charset", "connections speak latin1").verdict is FAIL
 
 
-async def test_packets_too_small_for_bodies_are_told(set_env: SetEnv) -> None:
+async def test_packets_too_small_for_bodies_are_told(
+    set_env: SetEnv, own_database: OwnDatabase
+) -> None:
     async with own_database("mariadb") as url:
         set_env(database_url=url, max_body_bytes=2**31)
         found = await diagnose()
@@ -196,7 +202,9 @@ async def test_packets_too_small_for_bodies_are_told(set_env: SetEnv) -> None:
 # --- PostgreSQL ----------------------------------------------------------------------------------
 
 
-async def test_an_encoding_that_loses_characters_is_told(set_env: SetEnv) -> None:
+async def test_an_encoding_that_loses_characters_is_told(
+    set_env: SetEnv, own_database: OwnDatabase
+) -> None:
     latin = "ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
     async with own_database("postgresql", latin) as url:
         set_env(database_url=url)
@@ -204,7 +212,9 @@ async def test_an_encoding_that_loses_characters_is_told(set_env: SetEnv) -> Non
     assert found.of("charset", "LATIN1").verdict is FAIL
 
 
-async def test_a_commit_that_does_not_wait_for_the_disk_is_told(set_env: SetEnv) -> None:
+async def test_a_commit_that_does_not_wait_for_the_disk_is_told(
+    set_env: SetEnv, own_database: OwnDatabase
+) -> None:
     async with own_database("postgresql") as url:
         name = make_url(url).database
         await execute(url, f"ALTER DATABASE {name} SET synchronous_commit = off")
@@ -215,7 +225,7 @@ async def test_a_commit_that_does_not_wait_for_the_disk_is_told(set_env: SetEnv)
 
 
 async def test_what_a_pooler_undoes_of_postgresqls_session_is_told(
-    set_env: SetEnv, monkeypatch: pytest.MonkeyPatch
+    set_env: SetEnv, monkeypatch: pytest.MonkeyPatch, own_database: OwnDatabase
 ) -> None:
     monkeypatch.setitem(database._POSTGRESQL_SESSION, "timezone", "Europe/Madrid")
     async with own_database("postgresql") as url:
@@ -229,7 +239,7 @@ async def test_what_a_pooler_undoes_of_postgresqls_session_is_told(
 
 @servers
 async def test_transactions_and_pings_that_are_not_ours_are_told(
-    kind: str, set_env: SetEnv, monkeypatch: pytest.MonkeyPatch
+    kind: str, set_env: SetEnv, monkeypatch: pytest.MonkeyPatch, own_database: OwnDatabase
 ) -> None:
     engine = database._engine
 
@@ -249,7 +259,7 @@ async def test_transactions_and_pings_that_are_not_ours_are_told(
 
 @servers
 async def test_a_connection_to_another_server_is_not_cut(
-    kind: str, set_env: SetEnv, monkeypatch: pytest.MonkeyPatch
+    kind: str, set_env: SetEnv, monkeypatch: pytest.MonkeyPatch, own_database: OwnDatabase
 ) -> None:
     """Behind a load balancer, another client's connection may have the same number."""
 
@@ -264,7 +274,7 @@ async def test_a_connection_to_another_server_is_not_cut(
 
 @servers
 async def test_a_server_without_room_for_our_connections_is_told(
-    kind: str, set_env: SetEnv
+    kind: str, set_env: SetEnv, own_database: OwnDatabase
 ) -> None:
     async with own_database(kind) as url:
         verdicts = []
@@ -279,7 +289,12 @@ async def test_a_server_without_room_for_our_connections_is_told(
 @servers
 @pytest.mark.parametrize(("seconds", "verdict"), [(5, WARN), (-5, WARN), (60, FAIL)])
 async def test_clocks_that_disagree_are_told(
-    kind: str, seconds: int, verdict: Verdict, set_env: SetEnv, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    seconds: int,
+    verdict: Verdict,
+    set_env: SetEnv,
+    monkeypatch: pytest.MonkeyPatch,
+    own_database: OwnDatabase,
 ) -> None:
     def shifted() -> datetime:
         return utc_now() + timedelta(seconds=seconds)

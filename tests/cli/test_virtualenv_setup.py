@@ -264,6 +264,45 @@ def test_a_directory_that_is_no_virtualenv_is_left_alone(machine: Machine, tmp_p
     assert kept.exists()
 
 
+def not_executable(venv: Path) -> None:
+    (venv / "bin" / "python").chmod(0o644)
+
+
+def of_another_tool(venv: Path) -> None:
+    of_a_python_too_old(venv)
+    (venv / "installed-requirements.txt").unlink()
+
+
+@pytest.mark.parametrize("spoil", [not_executable, python_is_gone, of_another_tool])
+def test_a_named_virtualenv_that_may_be_in_use_is_left_alone(
+    machine: Machine, tmp_path: Path, spoil: object
+) -> None:
+    assert callable(spoil)
+    machine.add_python("3.13")
+    venv = tmp_path / "shared"
+    machine.version(VENV=str(venv))
+    spoil(venv)
+    before = {path: path.lstat().st_ino for path in venv.rglob("*")}
+    expected = f"cimiento: VENV: {venv} does not work for this user, and is not replaced"
+    assert machine.refusal(VENV=str(venv)) == f"{expected}: name another"
+    assert {path: path.lstat().st_ino for path in venv.rglob("*")} == before
+
+
+@pytest.mark.parametrize("python", ["python3.12", ""])
+def test_a_named_virtualenv_of_these_scripts_is_made_anew(
+    machine: Machine, tmp_path: Path, python: str
+) -> None:
+    """For another Python, and after an installation that was cut off."""
+    machine.add_python("3.12")
+    machine.add_python("3.13")
+    venv = tmp_path / "shared"
+    assert machine.version(VENV=str(venv)) == "3.13"
+    if not python:
+        (venv / "unfinished").touch()
+    assert machine.version(VENV=str(venv), PYTHON=python) == ("3.12" if python else "3.13")
+    assert len(machine.installed) == 2
+
+
 def test_scripts_that_start_together_make_one_virtualenv(machine: Machine) -> None:
     machine.add_python("3.13")
     started = [

@@ -5,11 +5,15 @@ To add a resource, add a module to `tests/contract/entries/` and its `ENTRY` her
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 from app.resources import RESOURCES
 from tests.contract.entries import auth, operations, posts, roles, tags, users
 from tests.contract.entries.base import Entry
+from tests.support.client import Client, Person
 from tests.support.document import documented
 from tests.support.matrix import operation_of
+from tests.support.openapi import parameters_of
 
 ENTRIES: tuple[Entry, ...] = (
     auth.ENTRY,
@@ -30,6 +34,25 @@ TAGGED_SHAPES = [shape for entry in ENTRIES for shape in entry.tagged]
 HIDDEN = {row: entry for entry in ENTRIES for row in entry.hidden}
 WRITE_REQUESTS = {name: call for entry in ENTRIES for name, call in entry.writes.items()}
 COLLECTIONS = [entry for entry in ENTRIES if entry.collection]
+
+
+async def path_ids(
+    client: Client, admin: Person, names: Collection[str], known: Mapping[str, int]
+) -> dict[str, int]:
+    """Return what is known, and ids for the path parameters of these names.
+
+    They are of new rows. A row of a nested collection is made on the parent that the ids name.
+    """
+    ids = dict(known)
+    for entry in sorted(ENTRIES, key=lambda each: len(parameters_of(each.collection))):
+        for name, make in entry.row_ids.items():
+            if name not in names or name in ids:
+                continue
+            if parameters_of(entry.collection) and name == f"{entry.noun}_id":
+                ids |= await entry.create_rows(admin, 1, ids)
+            else:
+                ids[name] = await make(client, admin)
+    return ids
 
 
 def missing() -> list[str]:

@@ -17,7 +17,7 @@ import httpx2
 import pytest
 
 from app.core import i18n
-from tests.contract.resources import ENTRIES
+from tests.contract.resources import path_ids
 from tests.support import corpus
 from tests.support.client import API, Client, Person
 from tests.support.corpus import CANARY, FORM, JSON, Attempt, Target
@@ -38,9 +38,7 @@ async def admin(client: Client) -> Person:
 @pytest.fixture
 async def targets(client: Client, admin: Person) -> list[Target]:
     """Every operation, with rows for its path parameters."""
-    ids = {
-        name: await make(client, admin) for entry in ENTRIES for name, make in entry.row_ids.items()
-    }
+    ids = await path_ids(client, admin, client.contract.path_parameters(), {})
     return corpus.targets(client.contract, ids)
 
 

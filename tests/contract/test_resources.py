@@ -14,6 +14,7 @@ from tests.contract import resources
 from tests.contract.entries import posts
 from tests.contract.entries.base import Entry
 from tests.support.client import Client
+from tests.support.people import GRANTED_TO_USERS
 
 
 def test_every_table_belongs_to_one_resource() -> None:
@@ -66,10 +67,9 @@ async def test_bodies_of_an_entry_are_what_it_says(client: Client, entry: Entry)
 
 
 async def test_the_migrations_give_the_role_user_what_the_resources_say(client: Client) -> None:
-    granted = [name for each in RESOURCES for name in each.granted_to_users]
     ana = await client.user()
     assert [role["name"] for role in await _roles(ana)] == [USER_ROLE]
-    assert (await ana.get("/users/me")).json()["permissions"] == granted
+    assert (await ana.get("/users/me")).json()["permissions"] == GRANTED_TO_USERS
 
 
 async def _roles(person: Client) -> list[dict[str, str]]:

@@ -9,12 +9,11 @@ import pytest
 
 from app.core.permissions import Permission
 from app.db import totals
-from app.resources import RESOURCES
 from tests.contract.resources import ENTRIES, HIDDEN, SCENARIOS
 from tests.support.client import Client, Person
 from tests.support.document import documented
 from tests.support.matrix import MISSING_ID, Scenario, build, call, operation_of, snapshot
-from tests.support.people import new_user, user_with
+from tests.support.people import GRANTED_TO_USERS, new_user, user_with
 from tests.support.sql import watched
 
 pytestmark = pytest.mark.long
@@ -37,14 +36,13 @@ def scopes_of(operation: dict[str, Any]) -> set[str]:
 OF_WHAT_HIDES = _about(*(each for entry in ENTRIES if entry.hidden for each in entry.row_ids))
 # What is asked by permission alone, and by one that the role `user` does not have: who a user is,
 # say. Of a session nobody but its user learns anything (tests/auth/test_sessions.py).
-GRANTED_TO_USERS = {str(name) for each in RESOURCES for name in each.granted_to_users}
 OF_OTHER_ROWS = [
     name
     for name, (_, path, operation) in documented().operations.items()
     if "{" in path
     and name not in OF_WHAT_HIDES
     and (scopes := scopes_of(operation))
-    and not scopes & GRANTED_TO_USERS
+    and scopes.isdisjoint(GRANTED_TO_USERS)
 ]
 Question = dict[str, Any]
 SORTS = [

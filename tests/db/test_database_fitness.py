@@ -18,7 +18,7 @@ from app.models import Base
 from app.server import serving
 from tests.conftest import migrate
 from tests.support.commands import SetEnv, invoke
-from tests.support.diagnosis import diagnose, execute, own_database
+from tests.support.diagnosis import OwnDatabase, diagnose, execute
 from tests.support.process import environment, run_command
 from tests.support.proxy import proxy_for
 from tests.support.schema import connected, empty_database
@@ -190,7 +190,7 @@ async def test_no_file_is_made_by_looking(
 
 
 @pytest.fixture
-async def latin() -> AsyncIterator[str]:
+async def latin(own_database: OwnDatabase) -> AsyncIterator[str]:
     """A database whose default cannot hold everything."""
     async with own_database("mariadb", "CHARACTER SET latin1") as url:
         yield url
@@ -201,7 +201,7 @@ ENCODED = "ENCODING '{}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 async def test_postgresql_has_to_be_in_utf8(
-    encoding: str, set_env: SetEnv, served: Sequence[str]
+    encoding: str, set_env: SetEnv, served: Sequence[str], own_database: OwnDatabase
 ) -> None:
     async with own_database("postgresql", ENCODED.format(encoding)) as url:
         set_env(database_url=url)
@@ -253,7 +253,7 @@ async def test_connections_to_mariadb_have_to_carry_everything(
 
 
 @pytest.fixture
-async def postgresql() -> AsyncIterator[str]:
+async def postgresql(own_database: OwnDatabase) -> AsyncIterator[str]:
     async with own_database("postgresql") as url:
         yield url
 

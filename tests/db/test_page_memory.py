@@ -18,7 +18,14 @@ from app.models.posts import Post
 from tests.support import sql
 from tests.support.client import Client, Person
 from tests.support.clock import Clock, clock_in
-from tests.support.listings import ListingOperation, fill, listings, make_ties, page, walk
+from tests.support.every_listing import (
+    ListingOperation,
+    every_listing,
+    fill_listings,
+    listing_ids,
+    make_ties,
+)
+from tests.support.listings import page, walk
 
 PROMISED_SECONDS = 1.0
 
@@ -37,20 +44,15 @@ def long_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "utc_now", lambda: now)
 
 
-async def every_listing(admin: Person) -> list[ListingOperation]:
-    found = (await page(admin, "/roles"))["items"]
-    role_id = next(role["id"] for role in found if role["name"] == "user")
-    return listings(admin, user_id=admin.id, role_id=role_id)
-
-
 async def with_rows(client: Client, number: int) -> tuple[Person, list[ListingOperation]]:
     """An admin, and so many rows in every listing, with ties in what they are sorted by."""
     admin = await client.admin()
-    await fill(admin, number)
+    ids = await listing_ids(admin)
+    await fill_listings(admin, ids, number)
     for title in ("same", "same", "Same", "same"):
         await admin.write(title, tags=["shared"])
     await make_ties(admin)
-    return admin, await every_listing(admin)
+    return admin, every_listing(admin, ids)
 
 
 def asked(found: list[dict[str, Any]]) -> list[Any]:
@@ -95,12 +97,13 @@ async def test_a_page_asked_for_again_skips_over_nothing(client: Client) -> None
         for number in (2, 3):
             with sql.watched(admin.database) as sent:
                 await page(admin, listing.path, page_size=2, page=number)
-            (rows,) = [
+            *parent, rows = [
                 each.text
                 for each in sent
                 if "JOIN sessions ON sessions.user_id = users.id" not in each.text
             ]
             assert re.search("[<>]=", rows), "from where the page begins"
+            assert len(parent) <= listing.is_nested, "it is looked at first"
 
 
 async def test_a_page_in_the_latter_half_passes_over_what_is_behind_it(
@@ -174,10 +177,11 @@ async def assert_exact(admin: Person, every: list[ListingOperation], after: str)
 async def test_totals_are_exact_at_the_next_request(client: Client) -> None:
     admin = await client.admin()
     bea = await client.register("Bea")
-    await fill(admin, 3)
+    ids = await listing_ids(admin)
+    await fill_listings(admin, ids, 3)
     post = f"/posts/{(await admin.write('First', tags=['first', 'shared']))['id']}"
     await admin.write("Second", tags=["shared"])
-    every = await every_listing(admin)
+    every = every_listing(admin, ids)
     role = (await admin.post("/roles", {"name": "made", "permissions": ["users:read"]})).json()
     writes: list[tuple[str, str, object]] = [
         ("POST", "/posts", {"title": "x", "content": "", "status": "published", "tags": ["t"]}),

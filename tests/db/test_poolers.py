@@ -23,7 +23,7 @@ from tests.conftest import make_settings
 from tests.support import faults
 from tests.support.client import Client, Person
 from tests.support.commands import SetEnv, invoke
-from tests.support.diagnosis import diagnose, own_database
+from tests.support.diagnosis import OwnDatabase, diagnose
 from tests.support.openapi import Contract
 from tests.support.people import new_user
 from tests.support.pgbouncer import pgbouncer
@@ -181,7 +181,7 @@ async def _ask(pooled: Database, *, seconds: float) -> None:
 
 
 @pytest.fixture
-async def empty() -> AsyncIterator[str]:
+async def empty(own_database: OwnDatabase) -> AsyncIterator[str]:
     async with own_database("postgresql") as url:
         yield url
 

@@ -22,7 +22,7 @@ from app.models.tags import PostTag
 from app.models.users import User, UserRole
 from app.tasks import retention as purging
 from tests.support.client import Client
-from tests.support.purging import empty
+from tests.support.purging import empty, other_trash
 
 EVERYTHING: dict[str, Any] = {INCLUDE_DELETED: True}
 LONG_AGO = timedelta(days=40)
@@ -31,6 +31,7 @@ NOTHING = dict.fromkeys(
     (
         *("mails", "posts", "users", "roles", "sessions", "refresh tokens", "links"),
         "idempotency keys",
+        *other_trash(),
     ),
     0,
 )

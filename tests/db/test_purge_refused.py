@@ -30,6 +30,7 @@ from tests.support.purging import (
     busy,
     count,
     in_small_batches,
+    without_other_trash,
 )
 
 
@@ -97,7 +98,7 @@ async def test_the_command_tells_what_was_refused(
     assert line.startswith("cimiento: posts are not all purged: ")
     assert line.endswith(known[client.database.dialect])
     assert result.exit_code == 1
-    assert "0 posts, 0 roles, 0 users, 1 sessions" in result.stdout
+    assert "0 posts, 0 roles, 0 users, 1 sessions" in without_other_trash(result.stdout)
     result = await invoke("purge")
     assert (result.exit_code, result.stderr) == (0, "")
     assert "1 posts" in result.stdout

@@ -10,6 +10,7 @@ from sqlalchemy import delete, insert
 from app.core.permissions import Permission
 from app.models.roles import RolePermission
 from tests.support.client import PASSWORD, Client, Person
+from tests.support.people import GRANTED_TO_USERS
 
 
 async def role_named(person: Person, name: str) -> dict[str, Any]:
@@ -137,7 +138,7 @@ async def test_a_permission_no_longer_known_is_passed_over(client: Client) -> No
     ana = await client.user()
     await admin.put(f"/users/{ana.id}/roles/{role['id']}")
     held = (await ana.get("/users/me")).json()["permissions"]
-    assert held == ["users:read", "posts:write"]
+    assert held == ["users:read", *GRANTED_TO_USERS]
 
 
 async def test_nobody_grants_or_withdraws_what_they_do_not_hold(client: Client) -> None:
@@ -184,7 +185,7 @@ async def test_a_deleted_role_leaves_everybody_for_good(client: Client) -> None:
     role = (await admin.post("/roles", body)).json()
     await admin.put(f"/users/{ana.id}/roles/{role['id']}")
     assert (await admin.delete(f"/roles/{role['id']}")).status_code == 204
-    assert (await ana.get("/users/me")).json()["permissions"] == ["posts:write"]
+    assert (await ana.get("/users/me")).json()["permissions"] == GRANTED_TO_USERS
     assert (await admin.get(f"/roles/{role['id']}/users")).status_code == 404
     assert (await admin.put(f"/users/{ana.id}/roles/{role['id']}")).status_code == 404
     await admin.post("/roles", body)

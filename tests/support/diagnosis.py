@@ -6,9 +6,10 @@ import json
 import os
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from sqlalchemy import text
@@ -62,8 +63,11 @@ async def diagnose() -> Diagnosis:
 
 
 @asynccontextmanager
-async def own_database(kind: str, options: str = "") -> AsyncIterator[str]:
-    """The URL of a new, empty database on one of the tests' servers."""
+async def database_on_server(kind: str, options: str = "") -> AsyncIterator[str]:
+    """The URL of a new, empty database on one of the tests' servers.
+
+    Tests have it as the fixture `own_database`, by which they are marked `server`.
+    """
     server = SERVERS[kind]
     if not _answers(server):
         if os.environ.get("CI"):
@@ -75,6 +79,12 @@ async def own_database(kind: str, options: str = "") -> AsyncIterator[str]:
         yield f"{server}/{name}"
     finally:
         await on_server(server, f"DROP DATABASE {name}")
+
+
+class OwnDatabase(Protocol):
+    """Creates a database of a kind, with options of CREATE DATABASE."""
+
+    def __call__(self, kind: str, options: str = "") -> AbstractAsyncContextManager[str]: ...
 
 
 async def execute(url: str, *statements: str) -> None:

@@ -18,6 +18,7 @@ from tests.conftest import make_settings
 from tests.support.client import Client, Person
 from tests.support.commands import SetEnv, command_settings
 from tests.support.delivery import delivering_to
+from tests.support.diagnosis import OwnDatabase, database_on_server
 from tests.support.logs import Output, captured_logging
 from tests.support.people import new_user
 from tests.support.settings import forget_settings
@@ -49,6 +50,12 @@ def set_env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SetEnv]
     """Sets settings for the commands; starts from none at all, in an empty folder."""
     with command_settings(monkeypatch, tmp_path) as set_all:
         yield set_all
+
+
+@pytest.fixture
+def own_database() -> OwnDatabase:
+    """Creates databases on the tests' servers, for as long as they are looked at."""
+    return database_on_server
 
 
 @pytest.fixture

@@ -1,16 +1,15 @@
-"""Every listing of the API, found in its OpenAPI document, and rows to list."""
+"""Pages of listings, and rows to list; `every_listing.py` has all listings of the API."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import insert, select, update
 
 from app.models.audit_events import AuditAct, AuditEvent
-from app.models.base import utc_now
+from app.models.base import TimestampedModel, utc_now
 from app.models.outbox import Mail, MailKind
 from app.models.posts import Post
 from app.models.roles import Role, RolePermission
@@ -18,28 +17,6 @@ from app.models.sessions import LoginSession
 from app.models.tags import PostTag, Tag
 from app.models.users import User, UserRole, email_key
 from tests.support.client import Client, Person
-
-
-@dataclass(frozen=True)
-class ListingOperation:
-    """A listing's path, its sorts, and whether it can show the trash."""
-
-    path: str
-    sorts: tuple[str, ...]
-    has_trash: bool
-
-
-def listings(client: Client, *, user_id: int, role_id: int) -> list[ListingOperation]:
-    """Each operation that takes a cursor, with ids in its path."""
-    found = []
-    for _, path, operation in client.contract.operations.values():
-        parameters = {entry["name"]: entry for entry in operation.get("parameters", [])}
-        if "cursor" in parameters:
-            path = path.format(user_id=user_id, role_id=role_id)  # noqa: PLW2901 its ids
-            sorts = tuple(parameters["sort"]["schema"]["enum"])
-            found.append(ListingOperation(path, sorts, "deleted" in parameters))
-    assert len(found) >= 9
-    return found
 
 
 async def page(person: Client, path: str, **params: Any) -> dict[str, Any]:
@@ -61,7 +38,7 @@ async def walk(person: Client, path: str, **params: Any) -> AsyncIterator[list[A
 
 
 async def fill(person: Person, number: int, *, prefix: str = "Row") -> None:
-    """So many rows in every listing: of the person, of everybody, of a role and the outbox.
+    """So many rows in the listings of users, roles, posts, tags, sessions, mails and events.
 
     Written past the API, as hundreds of requests would take long.
     """
@@ -113,11 +90,13 @@ async def fill(person: Person, number: int, *, prefix: str = "Row") -> None:
         await session.execute(insert(AuditEvent), events)
 
 
-async def make_ties(person: Person) -> None:
-    """Give rows of every table the same moments, three by three, the ids out of order."""
+async def make_ties(person: Person, *others: type[TimestampedModel]) -> None:
+    """Give rows of the tables that `fill` fills, and of others, the same moments, three by three,
+    the ids out of order."""
     start = utc_now() - timedelta(days=1)
+    models: list[type[TimestampedModel]] = [User, Role, Post, Mail, LoginSession, *others]
     async with person.database.begin() as session:
-        for model in (User, Role, Post, Mail, LoginSession):
+        for model in models:
             ids = list(await session.scalars(select(model.id).order_by(model.id)))
             for position, row_id in enumerate(ids):
                 moment = start - timedelta(seconds=position // 3, microseconds=position // 6)

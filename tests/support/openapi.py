@@ -19,6 +19,11 @@ METHODS = {"get", "post", "put", "patch", "delete"}
 FORBIDDEN = re.compile(r"Traceback|sqlalchemy|password_hash|SELECT |INSERT ")
 
 
+def parameters_of(path: str) -> list[str]:
+    """Return the names of the parameters of a path."""
+    return re.findall(r"\{([^}]+)\}", path)
+
+
 class Contract:
     """The OpenAPI document of the app."""
 
@@ -41,6 +46,11 @@ class Contract:
             for method, operation in item.items()
             if method in METHODS
         }
+
+    def path_parameters(self) -> list[str]:
+        """Return the name of every parameter of a path, once."""
+        paths = [path for _, path, _ in self.operations.values()]
+        return list(dict.fromkeys(name for path in paths for name in parameters_of(path)))
 
     def check(self, response: httpx2.Response) -> None:
         """Fail unless the response is one that the document promises."""

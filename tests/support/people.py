@@ -16,8 +16,12 @@ from app.models.base import utc_now
 from app.models.roles import Role, RolePermission
 from app.models.sessions import LoginSession
 from app.models.users import User, email_key
+from app.resources import RESOURCES
 from tests.support.client import PASSWORD, Client, Person
 
+# What the role `user` grants, in the order in which permissions are listed.
+_GRANTED = {name for each in RESOURCES for name in each.granted_to_users}
+GRANTED_TO_USERS = [str(name) for name in Permission if name in _GRANTED]
 _numbers = itertools.count(1)
 # Hashed once: its cost is no part of what is tested.
 _hashes: dict[str, str] = {}

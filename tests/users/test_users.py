@@ -8,6 +8,7 @@ import pytest
 
 from app.core.permissions import Permission
 from tests.support.client import PASSWORD, Client, Person
+from tests.support.people import GRANTED_TO_USERS
 
 
 async def names(person: Person, **params: Any) -> list[str]:
@@ -20,7 +21,7 @@ async def names(person: Person, **params: Any) -> list[str]:
 async def test_ones_own_account_is_shown_whole(client: Client) -> None:
     ana = await client.user(phone="600 123 4567", birth_date="1990-05-17")
     me = (await ana.get("/users/me")).json()
-    assert me == ana.account | {"permissions": ["posts:write"]}
+    assert me == ana.account | {"permissions": GRANTED_TO_USERS}
     admin = await client.admin()
     assert (await admin.get("/users/me")).json()["permissions"] == list(Permission)
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import DATABASES, ROOT, SERVERS
 
-CHECKS = ROOT / "tests" / "comments" / "check_comments.py"
+CHECKS = ROOT / "tests" / "replies" / "check_replies.py"
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_a_package_outside_app_is_served(kind: str, pytestconfig: pytest.Config)
     if pytestconfig.getoption("cov_source", None):
         command += ["--cov=app", "--cov-report=", "--cov-fail-under=0"]
     # By this name the coverage of this process is combined with it.
-    measured = {"COVERAGE_FILE": str(ROOT / f".coverage.comments-{kind}-{os.getpid()}")}
+    measured = {"COVERAGE_FILE": str(ROOT / f".coverage.replies-{kind}-{os.getpid()}")}
     checked = subprocess.run(
         [*command, str(CHECKS)],
         cwd=ROOT,

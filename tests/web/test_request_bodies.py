@@ -54,7 +54,7 @@ def test_every_route_that_takes_a_body_reads_it_strictly() -> None:
 async def test_no_operation_takes_a_mark_or_a_member_twice(client: Client) -> None:
     """With valid values, and the same ones: it is not the value that is refused."""
     admin = await client.admin()
-    ids = {"user_id": admin.id, "role_id": 1, "post_id": 1, "mail_id": 1, "session_id": 1}
+    ids = dict.fromkeys(client.contract.path_parameters(), 1) | {"user_id": admin.id}
     targets = corpus.targets(client.contract, ids)
     bodies = corpus.bodies(targets, client.contract, corpus.JSON)
     assert len(bodies) >= 15

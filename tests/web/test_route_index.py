@@ -60,9 +60,6 @@ async def longer_way(
         yield client.app, without
 
 
-PARAMETERS = ("user_id", "role_id", "post_id", "mail_id", "session_id")
-
-
 async def answers(
     apps: tuple[FastAPI, FastAPI], requests: list[tuple[str, str]], root_path: str, token: str = ""
 ) -> list[list[tuple[Any, ...]]]:
@@ -93,7 +90,8 @@ def shown(response: httpx2.Response) -> tuple[Any, ...]:
 def paths(client: Client, *ids: str) -> list[str]:
     """Every path of the API with each of these in the place of its parameters, and others."""
     found = {path for _, path, _ in client.contract.operations.values()}
-    filled = {path.format(**dict.fromkeys(PARAMETERS, id_)) for path in found for id_ in ids}
+    names = client.contract.path_parameters()
+    filled = {path.format(**dict.fromkeys(names, id_)) for path in found for id_ in ids}
     others = ("/", "/health/", "/openapi.json", "/nowhere", f"{API}/posts/1/nowhere", f"{API}/1/2")
     return [*sorted(filled), *others, "/static/page.css", "/errors", "/errors/not_found"]
 
@@ -134,8 +132,9 @@ async def test_known_routes_take_the_shortcut(client: Client) -> None:
     """Else all of the above would hold for a shortcut that knows nothing."""
     shortcut = client.app.router.routes[0]
     assert isinstance(shortcut, RouteIndex)
+    ids = {name: 11 * (at + 1) for at, name in enumerate(client.contract.path_parameters())}
     for method, path, _ in client.contract.operations.values():
-        filled = path.format(**dict(zip(PARAMETERS, (1, 22, 333, 4, 55), strict=True)))
+        filled = path.format(**ids)
         scope = {"type": "http", "method": method.upper(), "path": filled, "headers": []}
         match, found = shortcut.matches(scope)
         assert match.name == "FULL", (method, path)

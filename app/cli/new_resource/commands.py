@@ -7,16 +7,19 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
+from app.cli.new_resource.document import DOCUMENT
 from app.cli.new_resource.edits import edited
 from app.cli.new_resource.fields import MistakeError, field_of
+from app.cli.new_resource.files import all_or_nothing
+from app.cli.new_resource.names import require_free
 from app.cli.new_resource.plan import Plan, plan_of
 from app.cli.new_resource.render import modules
 
-_DOCUMENT = "docs/openapi.json"
 # The document is that of the defaults, whatever `.env` says.
 _DEFAULTS = {"ENVIRONMENT": "development", "PASSWORD_POLICY": "classic", "DOCS_ENABLED": "true"}
 # Imports that the fields leave unused, and their order.
@@ -62,10 +65,11 @@ def new_resource(
             nested_under=nested_under,
             spanish=spanish,
         )
+        require_free(root, plan)
         new, changed = modules(plan), edited(root, plan)
         if not dry_run:
             _write(root, {**new, **changed})
-    except MistakeError as mistake:
+    except (MistakeError, OSError) as mistake:
         typer.echo(f"new-resource: {mistake}", err=True)
         raise typer.Exit(1) from None
     _report(plan, new, changed, dry_run=dry_run)
@@ -74,7 +78,7 @@ def new_resource(
 def _report(
     plan: Plan, new: Mapping[str, str], changed: Mapping[str, str], *, dry_run: bool
 ) -> None:
-    for path in (*new, *changed, _DOCUMENT):
+    for path in (*new, *changed, DOCUMENT):
         typer.echo(f"{'new' if path in new else 'changed'}  {path}")
     if not dry_run:
         typer.echo(_AFTERWARDS.format(path=plan.path, granted=_granted(plan)))
@@ -87,35 +91,31 @@ def _granted(plan: Plan) -> str:
 
 
 def _write(root: Path, texts: Mapping[str, str]) -> None:
-    """Write files, format them, and write the API document anew; leave nothing if that fails."""
-    paths = [root / path for path in (*texts, _DOCUMENT)]
-    before = {path: path.read_text("utf-8") for path in paths if path.exists()}
-    try:
+    """Write files, check and format them, and write the API document anew."""
+    written = [name for name in texts if name.endswith(".py")]
+    with all_or_nothing(root, [*texts, DOCUMENT]):
         for name, text in texts.items():
             (root / name).parent.mkdir(exist_ok=True)
             (root / name).write_text(text, "utf-8")
-        modules = [name for name in texts if name.endswith(".py")]
-        _run(root, "ruff", "check", *_FIXES, *modules)
-        _run(root, "ruff", "format", "--quiet", *modules)
-        (root / _DOCUMENT).write_text(_run(root, "app.cli", "openapi"), "utf-8")
-    except (OSError, subprocess.CalledProcessError) as error:
-        for path in paths:
-            path.unlink(missing_ok=True)
-            if path in before:
-                path.write_text(before[path], "utf-8")
-            elif not any(path.parent.iterdir()):
-                path.parent.rmdir()
-        said = getattr(error, "stdout", "").strip().splitlines()
-        raise MistakeError(f"nothing was written: {said[0] if said else error}") from None
+        _run(root, "ruff", "check", *_FIXES, *written)
+        _run(root, "ruff", "format", "--quiet", *written)
+        _run(root, "ruff", "check", "--quiet", "--output-format=concise", *written)
+        # The app keeps a secret in its DATA_DIR.
+        with TemporaryDirectory() as data_dir:
+            document = _run(root, "app.cli", "openapi", DATA_DIR=data_dir)
+        (root / DOCUMENT).write_text(document, "utf-8")
 
 
-def _run(root: Path, module: str, *arguments: str) -> str:
+def _run(root: Path, module: str, *arguments: str, **environment: str) -> str:
     done = subprocess.run(  # noqa: S603 our own commands
         [sys.executable, "-m", module, *arguments],
         cwd=root,
-        env=os.environ | _DEFAULTS,
-        stdout=subprocess.PIPE,
+        env=os.environ | _DEFAULTS | environment,
+        capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    if done.returncode:
+        found, trace = done.stdout.strip().splitlines(), done.stderr.strip().splitlines()
+        raise MistakeError([*found[:1], *trace[-1:], f"{module} failed"][0])
     return done.stdout

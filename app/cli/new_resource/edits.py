@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from app.cli.new_resource import texts
 from app.cli.new_resource.fields import Field, Kind, MistakeError
 from app.cli.new_resource.plan import Plan
 
@@ -46,7 +47,7 @@ def _in_resources(text: str, plan: Plan) -> str:
     granted = f"granted_to_users=({names[0]},)," if plan.owned else ""
     entry = f"""    Resource(
         {plan.plural}.router,
-        "{plan.words.capitalize()}.",
+        {texts.tag(plan)},
         models=({plan.class_name},),
         permissions=({", ".join(names)}{"," if len(names) == 1 else ""}),
         {granted}
@@ -66,9 +67,9 @@ _DESCRIPTIONS = {
         "moderate": "Change and delete the {words} of all users.",
     },
     "es": {
-        "write": "Crear, modificar y eliminar {words}.",
-        "own": "Crear {words}; modificar y eliminar lo propio.",
-        "moderate": "Modificar y eliminar {words} de cualquier usuario.",
+        "write": "Crear, modificar y borrar {words}.",
+        "own": "Crear {words}; modificar o borrar lo propio.",
+        "moderate": "Modificar y borrar {words} de cualquier usuario.",
     },
 }
 

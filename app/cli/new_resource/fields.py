@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections.abc import Container
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import EnumType, StrEnum
+from inspect import getmro, signature
 
 from pydantic import BaseModel
 
-from app.models.base import Base, SoftDelete, TimestampedModel
+from app.db.transactions import Transaction
+from app.models.base import Base, Guarded, SoftDelete, TimestampedModel, Versioned
+from app.schemas.base import RequestModel, ResponseModel, UpdateModel
+from app.schemas.pages import PageQuery
 
 MAX_LENGTH = 1_000
 MAX_TEXT = 100_000
@@ -18,11 +23,15 @@ _MAX_SORTED = 200
 _MAX_NAME = 30
 _FIELD = re.compile(r"(?P<name>[^:]+):(?P<kind>[a-z]+)(?:\((?P<given>[^()]*)\))?")
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
-# Columns and members of every resource, and parameters of every listing.
-_TAKEN = {
-    *("id", "version", "author_id", "page", "page_size", "cursor", "sort", "q", "deleted", "items"),
-    *("change", "guard", "row", "data", "request", "session", "caller"),
-}
+# The classes that those of every resource inherit from.
+_BASES = (
+    *(RequestModel, ResponseModel, UpdateModel, PageQuery),
+    *(Base, TimestampedModel, SoftDelete, Versioned, Guarded),
+)
+# What is called with the fields as keywords.
+_CALLED = (Transaction.insert, Versioned.change)
+# They mean the same in every resource that has them.
+_OF_OTHERS = {"author_id", "q", "deleted", "items"}
 # SQL keywords are quoted where they have to be, but these name system columns of the databases.
 _OF_DATABASES = {"rowid", "oid", "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"}
 
@@ -114,10 +123,15 @@ def field_of(text: str) -> Field:
 
 def _require_free(name: str) -> None:
     require_name(name, "a field")
-    of_classes = (BaseModel, Base, TimestampedModel, SoftDelete)
-    is_taken = name in _TAKEN | _OF_DATABASES or any(hasattr(each, name) for each in of_classes)
-    if is_taken or name.startswith(("model_", "deleted_with_")):
+    is_inherited = any(hasattr(each, name) or name in _members(each) for each in _BASES)
+    is_taken = is_inherited or name in _OF_OTHERS | _OF_DATABASES
+    is_parameter = any(name in signature(each).parameters for each in _CALLED)
+    if is_taken or is_parameter or name.startswith(("model_", "deleted_with_")):
         raise MistakeError(f"{name!r} cannot name a field: every record has it for itself")
+
+
+def _members(model: type) -> Container[str]:
+    return model.model_fields if issubclass(model, BaseModel) else ()
 
 
 def _length(text: str, given: str) -> int:
@@ -138,6 +152,6 @@ def _values(text: str, given: str) -> tuple[str, ...]:
         )
     for value in values:
         require_name(value, "a value")
-        if value in dir(str):
-            raise MistakeError(f"{value!r} cannot name a value: every text has it for itself")
+        if any(value in vars(each) for each in (*getmro(StrEnum), *getmro(EnumType))):
+            raise MistakeError(f"{value!r} cannot name a value: every value has it for itself")
     return values

@@ -8,40 +8,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from app.cli.new_resource.document import Document
 from app.cli.new_resource.fields import Field, Kind, MistakeError, camel, require_name
+from app.cli.new_resource.plurals import singular_of
 from app.models import Base
 from app.models.base import SoftDelete
 
 LAYERS = ("models", "schemas", "crud", "routers")
 _MAX_IDENTIFIER = 60  # of the databases: PostgreSQL cuts a longer one
-# What the modules import by these names.
-NAMES = {
-    *("Annotated", "Any", "Author", "Base", "Caller", "Case", "Client", "ClassVar"),
-    *("CreatedAt", "Date", "Depends", "Entry", "Field", "Filled", "Flag", "Id", "Index", "Literal"),
-    *(
-        "Location",
-        "Mapped",
-        "Page",
-        "Permission",
-        "Person",
-        "Projection",
-        "Request",
-        "Response",
-        "Scenario",
-    ),
-    *("Select", "Session", "String", "Subquery", "Text", "Transaction", "UpdatedAt", "User"),
-    *("UpdateModel", "Versioned", "World"),
-}
-# What the modules call their parameters.
-_VARIABLES = {
-    *("background", "caller", "data", "found", "idempotent", "one", "page", "path", "query"),
-    *("reader", "request", "response", "router", "row", "schemas", "session"),
-    *("transaction", "write"),
-}
 # A reference to one would disclose to any caller that it exists.
 _NOT_FOR_EVERYBODY = {"Role"}
 _PLAIN = re.compile(r"[\w -]*")
-_UNCOUNTED = re.compile(r"(ss|us|is)$")
+# `hour` and `umbrella`, but not `user`, `unicorn`, `european` and `one`.
+_VOWEL_SOUND = re.compile(
+    r"heir|hono|hones|hour|[ai]|e(?!u|w)|o(?!ne\b|nce\b)"
+    r"|u(?!ni(?!n|m|d)|s[aeu]|t[eio]|r[aei]|bi|k|\b)"
+)
 
 
 @dataclass(frozen=True)
@@ -63,9 +45,19 @@ class Other:
         return f"deleted_with_{self.singular}"
 
     @property
+    def words(self) -> str:
+        """Return what many are called in a sentence."""
+        return self.plural.replace("_", " ")
+
+    @property
+    def word(self) -> str:
+        """Return what one is called in a sentence."""
+        return self.singular.replace("_", " ")
+
+    @property
     def a(self) -> str:
-        """Return the article of `singular`."""
-        return article(self.singular)
+        """Return the article of `word`."""
+        return article(self.word)
 
     @property
     def is_posts(self) -> bool:
@@ -75,7 +67,7 @@ class Other:
 
 @dataclass(frozen=True)
 class PageIndex:
-    """An index that a page is read from."""
+    """An index that rows are found by."""
 
     columns: tuple[str, ...]
     name: str
@@ -164,20 +156,24 @@ class Plan:
 
     @cached_property
     def indexes(self) -> list[PageIndex]:
-        """Return an index for each order under each filter."""
+        """Return an index for each order under each filter, and for each foreign key."""
         lead = (self.parent.column,) if self.parent else ()
         columns_of_each = [
             (*lead, *filter_, sort, "id")
             for filter_ in [(), *((name,) for name in self.filters)]
             for sort in self.sorts
         ]
+        # What goes with other rows is found by the column that points to them.
+        pointers = [("author_id",)] if self.owned else []
+        pointers += [(field.name,) for field, _ in self.others]
+        columns_of_each += pointers if self.parent else []
         return [PageIndex(each, self._index_name(each)) for each in columns_of_each]
 
     def _index_name(self, columns: Sequence[str]) -> str:
         name = f"ix_{self.plural}_{'_'.join(columns)}"
         if len(name) <= _MAX_IDENTIFIER:
             return name
-        return _fitting(f"ix_{self.plural}_by_{'_'.join(columns[-3:-1])}")
+        return _fitting(f"ix_{self.plural}_by_{'_'.join(columns[-3:-1] or columns)}")
 
     def named(self, index: PageIndex) -> bool:
         """Return whether the model has to name an index, as its columns do not."""
@@ -191,18 +187,8 @@ def _fitting(identifier: str) -> str:
 
 
 def article(word: str) -> str:
-    """Return the article of a word, as far as its first letter tells."""
-    return "an" if word[0] in "aeio" else "a"
-
-
-def singular_of(plural: str) -> str:
-    """Return the singular of a regular English plural; raise MistakeError for any other."""
-    for ending, singular in (("ies", "y"), ("sses", "ss"), ("xes", "x"), ("ches", "ch")):
-        if plural.endswith(ending):
-            return plural.removesuffix(ending) + singular
-    if plural.endswith("s") and not _UNCOUNTED.search(plural):
-        return plural[:-1]
-    raise MistakeError(f"say what one of {plural!r} is called: --singular NAME")
+    """Return the article of a word, as it is pronounced as far as its first letters tell."""
+    return "an" if _VOWEL_SOUND.match(word) else "a"
 
 
 def plan_of(
@@ -225,18 +211,17 @@ def plan_of(
     if plural == singular:
         raise MistakeError("name many and one of the resource in two ways")
     names = [field.name for field in fields]
-    parent = other_of(nested_under, "--nested-under") if nested_under else None
+    parent = other_of(root, nested_under, "--nested-under") if nested_under else None
     names += [parent.column] if parent else []
     if twice := [name for name in names if names.count(name) > 1]:
         raise MistakeError(f"{twice[0]!r} is there twice")
-    others = [(each, other_of(each.target, each.name)) for each in fields if each.target]
+    others = [(each, other_of(root, each.target, each.name)) for each in fields if each.target]
     if all(field.kind is Kind.ref for field in fields):
         raise MistakeError("name at least one field that is no ref")
     taken = [each.plural for each in (parent, *(other for _, other in others)) if each]
     if (owned and "users" in taken) or len({*taken}) < len(taken):
         raise MistakeError("point to each resource once")
     revision, after = _next_revision(root)
-    _require_free(root, plural, singular)
     for field, _ in others:
         _fitting(f"fk_{plural}_{field.name}")
     return Plan(
@@ -245,7 +230,7 @@ def plan_of(
     )
 
 
-def other_of(plural: str, what: str) -> Other:
+def other_of(root: Path, plural: str, what: str) -> Other:
     """Return a resource that rows may point to: one whose rows have a trash, or a ref would keep
     its target from being deleted."""
     with_trash = {
@@ -257,23 +242,12 @@ def other_of(plural: str, what: str) -> Other:
     }
     if plural not in with_trash:
         raise MistakeError(f"{what}: {plural!r} is none of {', '.join(sorted(with_trash))}")
-    class_name = with_trash[plural]
-    return Other(plural, re.sub(r"(?<!^)([A-Z])", r"_\1", class_name).lower(), class_name)
+    singular = Document.of(root).singular_of(plural)
+    if not singular:
+        raise MistakeError(f"{what}: the API has no path of one of {plural!r}, which has its `id`")
+    return Other(plural, singular, with_trash[plural])
 
 
 def _next_revision(root: Path) -> tuple[str, str]:
     last = max(path.name[:4] for path in (root / "alembic" / "versions").glob("[0-9]*.py"))
     return f"{int(last) + 1:04}", last
-
-
-def _require_free(root: Path, plural: str, singular: str) -> None:
-    paths = [root / "app" / layer / f"{plural}.py" for layer in LAYERS]
-    paths += [root / "tests" / plural, root / "tests/contract/entries" / f"{plural}.py"]
-    for path in paths:
-        if path.exists():
-            raise MistakeError(f"{plural!r} is taken: {path.relative_to(root)} is there")
-    classes = {mapper.class_.__name__ for mapper in Base.registry.mappers} | NAMES
-    tables = {table.replace("_", "") for table in Base.metadata.tables}
-    is_variable = {singular, plural} & _VARIABLES
-    if is_variable or camel(singular) in classes or plural.replace("_", "") in tables:
-        raise MistakeError(f"{plural!r} is taken: the code has something of this name")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ast
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from app.cli.new_resource.fields import MAX_TEXT, Field, Kind
-from app.cli.new_resource.plan import NAMES, Plan
+from app.cli.new_resource import samples, texts
+from app.cli.new_resource.fields import MAX_TEXT, Kind
+from app.cli.new_resource.identifiers import bound
+from app.cli.new_resource.plan import Plan
 
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -19,6 +22,7 @@ _TEMPLATES = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
+_TEMPLATES.filters["paragraph"] = texts.paragraph
 _BOUNDED = {Kind.str, Kind.text}
 Statuses = tuple[int, ...]
 
@@ -32,12 +36,14 @@ def modules(plan: Plan) -> dict[str, str]:
         f"tests/contract/entries/{name}.py": "entry",
         f"tests/{name}/test_{name}.py": "test",
     }
-    given = _given(plan)
-    texts = {
-        path: _TEMPLATES.get_template(f"{template}.py.jinja").render(given)
-        for path, template in paths.items()
-    }
-    return texts | {f"tests/{name}/__init__.py": ""}
+    names = aliases(plan)
+    given = _given(plan) | {"alias": lambda field: names[field.name]}
+    rendered = {path: _rendered(template, given) for path, template in paths.items()}
+    return rendered | {f"tests/{name}/__init__.py": ""}
+
+
+def _rendered(template: str, given: Mapping[str, Any]) -> str:
+    return _TEMPLATES.get_template(f"{template}.py.jinja").render(given)
 
 
 def _given(plan: Plan) -> dict[str, Any]:
@@ -60,9 +66,9 @@ def _given(plan: Plan) -> dict[str, Any]:
         "quoted": _quoted,
         "signed": [sign + name for name in plan.sorts for sign in ("", "-")],
         "from_model": _from_model,
-        "alias": lambda field: _alias(plan, field),
-        "example": _example,
-        "sample": _sample,
+        "alias": lambda field: f"_{field.name}",
+        "samples": samples,
+        "texts": texts,
         "target": lambda field: targets[field.name],
         "field_of": lambda other: fields[other.plural],
     } | _answered(plan)
@@ -72,10 +78,13 @@ def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
 
-def _alias(plan: Plan, field: Field) -> str:
-    """Return the name of a field's type in the schemas, which is no class's."""
-    is_taken = field.camel in NAMES or field.camel.startswith(plan.class_name)
-    return f"{field.camel}Value" if is_taken else field.camel
+def aliases(plan: Plan) -> dict[str, str]:
+    """Return the names of the fields' types in the schemas, which are no other names there."""
+    taken = bound(ast.parse(_rendered("schemas", _given(plan))))
+    return {
+        field.name: f"{field.camel}Value" if field.camel in taken else field.camel
+        for field in plan.fields
+    }
 
 
 def _from_model(plan: Plan) -> str:
@@ -83,27 +92,6 @@ def _from_model(plan: Plan) -> str:
     bounds = [f"MAX_{field.name.upper()}" for field in plan.fields if field.kind in _BOUNDED]
     enums = [plan.class_name + field.camel for field in plan.fields if field.kind is Kind.enum]
     return ", ".join(bounds + enums)
-
-
-def _example(field: Field) -> str:
-    return f"A {field.label}"[: field.length or None]
-
-
-def _sample(field: Field, which: str) -> str:
-    """Return a member of a body, in Python: `number`, or `changed`."""
-    is_number = which == "number"
-    values = {
-        Kind.str: f'f"{field.label.title()} {{number}}"[:{field.length}]' if is_number else '"C"',
-        Kind.text: 'f"Líneas\\n\\ny {number}"' if is_number else '"Changed"',
-        Kind.int: "number" if is_number else "-7",
-        Kind.bool: "True" if is_number else "False",
-        Kind.datetime: 'f"20{10 + number % 80}-11-21T09:30:00.000000Z"'
-        if is_number
-        else '"2027-01-01T00:00:00.000000Z"',
-        Kind.date: 'f"20{10 + number % 80}-11-21"' if is_number else '"2027-01-01"',
-        Kind.enum: f'"{field.values[0 if is_number else 1]}"' if field.values else "",
-    }
-    return f'"{field.name}": {values[field.kind]}'
 
 
 def _migrated(plan: Plan) -> Iterable[tuple[str, str]]:
@@ -137,14 +125,16 @@ def _pointers(plan: Plan) -> list[tuple[str, str]]:
     return parent + owner + [(field.name, other.plural) for field, other in plan.others]
 
 
-def _raises(plan: Plan) -> str:
+def _raises(plan: Plan) -> list[str]:
     """Return what creating one raises, as the docstring says it."""
-    parts = []
+    sentences = []
     if plan.parent:
-        parts.append(f"NotFound for {plan.parent.a} {plan.parent.singular} that is not there")
+        sentences.append(
+            f"Raise NotFound for {plan.parent.a} {plan.parent.word} that is not there."
+        )
     if plan.others:
-        parts.append("Invalid for other rows that are not there")
-    return ", ".join(parts)
+        sentences.append("Raise Invalid for other rows that are not there.")
+    return sentences
 
 
 def _answered(plan: Plan) -> dict[str, Statuses]:

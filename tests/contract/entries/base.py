@@ -10,6 +10,7 @@ from typing import Any
 from app.core.permissions import Permission
 from tests.support.client import Client, Person
 from tests.support.matrix import Scenario, World
+from tests.support.openapi import parameters_of
 from tests.support.people import new_user
 from tests.support.response_shapes import Shape
 
@@ -58,9 +59,12 @@ class Entry:
     for each path that creates; `references` make the rows that the path and the body of a new one
     point to, by the parameter of the path or the member of the body. `writes` are a valid call of
     each writing operation, on the rows that `fill` makes. `row_ids` make a row for a path
-    parameter. `tagged` are the shapes that are shown with an ETag. `collection` is the path of rows
-    that `create_noun` creates and `update_noun` changes, with a body like `change` and not with
-    one like `invalid`; `is_unique` says that the same body cannot be created twice.
+    parameter; `noun_id` of a nested collection is made by `create_rows`, on the parent that is
+    there. `listing_rows` make so many rows in each listing of the resource, given the ids of the
+    listings' paths; without it, `create_rows` makes them in the listing of the collection.
+    `tagged` are the shapes that are shown with an ETag. `collection` is the path of rows that
+    `create_noun` creates and `update_noun` changes, with a body like `change` and not with one like
+    `invalid`; `is_unique` says that the same body cannot be created twice.
     """
 
     tag: str
@@ -71,6 +75,7 @@ class Entry:
     writes: Mapping[str, tuple[str, str, object]] = field(default_factory=dict)
     fill: Callable[[Filled], Awaitable[None]] = nothing_to_fill
     row_ids: Mapping[str, Callable[[Client, Person], Awaitable[int]]] = field(default_factory=dict)
+    listing_rows: Callable[[Person, int, Mapping[str, int]], Awaitable[None]] | None = None
     tagged: tuple[Shape, ...] = ()
     collection: str = ""
     noun: str = ""
@@ -83,6 +88,23 @@ class Entry:
         """Return a path with the ids of `references`, and what of these goes into the body."""
         in_body = {name: value for name, value in ids.items() if f"{{{name}}}" not in path}
         return path.format(**ids), in_body
+
+    async def create_rows(
+        self, admin: Person, number: int, known: Mapping[str, int]
+    ) -> dict[str, int]:
+        """Create rows of the collection, on the known parents if all are known; return the ids in
+        the path of the last one."""
+        parents = parameters_of(self.collection)
+        ids = await self.references(admin)
+        if all(name in known for name in parents):
+            ids |= {name: known[name] for name in parents}
+        path, members = self.at(self.collection, ids)
+        made = {name: ids[name] for name in parents}
+        for _ in range(number):
+            created = await admin.post(path, self.bodies[self.collection](next(numbers)) | members)
+            assert created.status_code == 201, created.text
+            made[f"{self.noun}_id"] = created.json()["id"]
+        return made
 
 
 async def nothing(world: World) -> Scenario:

@@ -1,4 +1,4 @@
-"""Comments, which go to the trash with their post and with their author."""
+"""Replies, which go to the trash with their post and with their author."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from app.models.base import (
 MAX_TEXT = 500
 
 
-class Comment(TimestampedModel, SoftDelete):
-    """A user's comment on a post."""
+class Reply(TimestampedModel, SoftDelete):
+    """A user's reply to a post."""
 
-    __tablename__ = "comments"
+    __tablename__ = "replies"
     __table_args__ = (
         Index(None, "post_id", "created_at", "id"),
         Index(None, "author_id"),

@@ -1,4 +1,4 @@
-"""What commenters send and what is shown."""
+"""What is sent as a reply, and what is shown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints
 
 from app.schemas.base import RequestModel, ResponseModel, SafeText, UtcDatetime
 from app.schemas.pages import PageQuery
-from tests.comments.models import MAX_TEXT
+from tests.replies.models import MAX_TEXT
 
 Text = Annotated[
     str,
@@ -18,11 +18,11 @@ Text = Annotated[
 ]
 
 
-class CommentCreate(RequestModel):
+class ReplyCreate(RequestModel):
     text: Text
 
 
-class Comment(ResponseModel):
+class Reply(ResponseModel):
     id: int
     post_id: int
     author_id: int
@@ -30,5 +30,5 @@ class Comment(ResponseModel):
     created_at: UtcDatetime
 
 
-class CommentQuery(PageQuery):
+class ReplyQuery(PageQuery):
     sort: Literal["created_at", "-created_at"] = "created_at"

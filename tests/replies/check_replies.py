@@ -1,4 +1,4 @@
-"""An app that serves comments too: run by `tests/web/test_other_resources.py`."""
+"""An app that serves replies too: run by `tests/web/test_other_resources.py`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from app.main import close_app, create_app
 from app.models.base import INCLUDE_DELETED, utc_now
 from app.models.posts import Post
 from app.models.users import User
-from tests.comments.models import Comment
-from tests.comments.permissions import COMMENTS_WRITE
-from tests.comments.resources import EVERYTHING, MIGRATIONS
 from tests.conftest import CHEAP, make_settings, migrate
+from tests.replies.models import Reply
+from tests.replies.permissions import REPLIES_WRITE
+from tests.replies.resources import EVERYTHING, MIGRATIONS
 from tests.support.client import Client, Person
+from tests.support.people import GRANTED_TO_USERS
 from tests.support.purging import empty
 
 ALL: dict[str, Any] = {INCLUDE_DELETED: True}
@@ -54,22 +55,22 @@ async def apps(
         await close_app(each)
 
 
-async def comment(person: Client, post_id: int, text: str = "Well said.", **options: Any) -> int:
-    response = await person.post(f"/posts/{post_id}/comments", {"text": text}, **options)
+async def reply(person: Client, post_id: int, text: str = "Well said.", **options: Any) -> int:
+    response = await person.post(f"/posts/{post_id}/replies", {"text": text}, **options)
     assert response.status_code == 201, response.text
     return int(response.json()["id"])
 
 
 async def live(client: Client) -> set[int]:
     async with client.database.begin(readonly=True) as session:
-        return set(await session.scalars(select(Comment.id)))
+        return set(await session.scalars(select(Reply.id)))
 
 
 async def states(client: Client) -> dict[int, tuple[Any, ...]]:
-    """Return every column of each comment, live or in the trash."""
-    columns = [column for column in Comment.__table__.columns if column.key != "id"]
+    """Return every column of each reply, live or in the trash."""
+    columns = [column for column in Reply.__table__.columns if column.key != "id"]
     async with client.database.begin(readonly=True) as session:
-        rows = await session.execute(select(Comment.id, *columns), execution_options=ALL)
+        rows = await session.execute(select(Reply.id, *columns), execution_options=ALL)
         return {row[0]: tuple(row[1:]) for row in rows}
 
 
@@ -83,29 +84,29 @@ async def delete(admin: Person, path: str) -> None:
 
 def test_the_document_has_it(shared_app: FastAPI) -> None:
     document = shared_app.openapi()
-    assert document["tags"][-1] == {"name": "comments", "description": "What users say of posts."}
-    operation = document["paths"]["/api/v1/posts/{post_id}/comments"]["post"]
-    assert operation["security"] == [{"OAuth2": ["comments:write"]}]
-    assert operation["description"].endswith("Permission: `comments:write`.")
+    assert document["tags"][-1] == {"name": "replies", "description": "What users reply to posts."}
+    operation = document["paths"]["/api/v1/posts/{post_id}/replies"]["post"]
+    assert operation["security"] == [{"OAuth2": ["replies:write"]}]
+    assert operation["description"].endswith("Permission: `replies:write`.")
     assert "Idempotency-Key" in {each["name"] for each in operation["parameters"]}
     assert {"ETag", "Location", "Idempotency-Replayed"} <= {
         *operation["responses"]["201"]["headers"]
     }
     flow = document["components"]["securitySchemes"]["OAuth2"]["flows"]["password"]
-    assert flow["scopes"]["comments:write"].startswith("Comment on posts")
+    assert flow["scopes"]["replies:write"].startswith("Reply to posts")
     schemas = document["components"]["schemas"]
-    assert schemas["Permission"]["enum"][-1] == "comments:write"
+    assert schemas["Permission"]["enum"][-1] == "replies:write"
     assert schemas["RoleCreate"]["properties"]["permissions"]["maxItems"] == len(Permission)
 
 
 async def test_it_is_served_like_the_others(client: Client) -> None:
     ana, luis = await client.user(), await client.user()
     post_id = (await ana.write())["id"]
-    path = f"/posts/{post_id}/comments"
+    path = f"/posts/{post_id}/replies"
     key = {"Idempotency-Key": "once"}
-    first = await comment(luis, post_id, headers=key)
-    assert await comment(luis, post_id, headers=key) == first, "a replay"
-    second = await comment(ana, post_id, "Thank you.")
+    first = await reply(luis, post_id, headers=key)
+    assert await reply(luis, post_id, headers=key) == first, "a replay"
+    second = await reply(ana, post_id, "Thank you.")
     page = (await ana.get(path)).json()
     assert [each["id"] for each in page["items"]] == [first, second]
     assert (await ana.get(f"{path}/{first}")).json() == page["items"][0]
@@ -119,45 +120,45 @@ async def test_it_is_served_like_the_others(client: Client) -> None:
 async def test_its_permission_is_one_of_all(client: Client) -> None:
     admin, ana, mute = await client.admin(), await client.user(), await client.user_with()
     mine = (await ana.get("/users/me")).json()["permissions"]
-    assert mine == ["posts:write", "comments:write"], "granted to the role `user`"
+    assert mine == [*GRANTED_TO_USERS, "replies:write"], "granted to the role `user`"
     assert (await admin.get("/users/me")).json()["permissions"] == list(Permission)
     post_id = (await ana.write())["id"]
-    refused = await mute.post(f"/posts/{post_id}/comments", {"text": "Hello"})
+    refused = await mute.post(f"/posts/{post_id}/replies", {"text": "Hello"})
     assert (refused.status_code, refused.json()["code"]) == (403, "insufficient_scope")
-    body = {"name": "commenter", "permissions": [COMMENTS_WRITE]}
+    body = {"name": "replier", "permissions": [REPLIES_WRITE]}
     role = (await admin.post("/roles", body)).json()
-    assert role["permissions"] == ["comments:write"]
+    assert role["permissions"] == ["replies:write"]
     assert (await admin.put(f"/users/{mute.id}/roles/{role['id']}")).status_code == 204
-    await comment(mute, post_id)
-    unknown = await admin.post("/roles", body | {"permissions": ["comments:read"]})
+    await reply(mute, post_id)
+    unknown = await admin.post("/roles", body | {"permissions": ["replies:read"]})
     assert unknown.status_code == 422
-    assert "comments:write" in unknown.json()["errors"][0]["message"]
+    assert "replies:write" in unknown.json()["errors"][0]["message"]
     listing = await admin.get("/permissions", headers={"Accept-Language": "es"})
     described = {each["name"]: each["description"] for each in listing.json()["items"]}
-    assert described["comments:write"].startswith("Comentar publicaciones")
+    assert described["replies:write"].startswith("Responder a publicaciones")
 
 
-async def test_comments_go_and_come_back_with_their_post_and_their_author(client: Client) -> None:
+async def test_replies_go_and_come_back_with_their_post_and_their_author(client: Client) -> None:
     """Exactly: what was deleted by itself stays, and what two parents took waits for both."""
     admin, ana, luis = await client.admin(), await client.user(), await client.user()
     post_id = (await ana.write())["id"]
-    hers, _, gone = [await comment(each, post_id) for each in (ana, luis, luis)]
-    post, author, commenter = f"/posts/{post_id}", f"/users/{ana.id}", f"/users/{luis.id}"
-    assert (await luis.delete(f"{post}/comments/{gone}")).status_code == 204
+    hers, _, gone = [await reply(each, post_id) for each in (ana, luis, luis)]
+    post, author, replier = f"/posts/{post_id}", f"/users/{ana.id}", f"/users/{luis.id}"
+    assert (await luis.delete(f"{post}/replies/{gone}")).status_code == 204
     before = await states(client)
-    for path, left in ((post, set()), (author, set()), (commenter, {hers})):
+    for path, left in ((post, set()), (author, set()), (replier, {hers})):
         await delete(admin, path)
         assert await live(client) == left
         await restore(admin, path)
         assert await states(client) == before
     # In every order of going and of coming back.
-    for first, second in ((post, commenter), (commenter, post), (author, commenter)):
+    for first, second in ((post, replier), (replier, post), (author, replier)):
         for back in ((first, second), (second, first)):
             await delete(admin, first)
             await delete(admin, second)
             assert await live(client) == set()
             await restore(admin, back[0])
-            assert await live(client) == ({hers} if back[0] != commenter else set())
+            assert await live(client) == ({hers} if back[0] != replier else set())
             await restore(admin, back[1])
             assert await states(client) == before
 
@@ -168,23 +169,23 @@ async def test_parents_that_go_and_come_back_at_once(client: Client) -> None:
     ana, luis = await client.user(), await client.user()
     post_id = (await ana.write())["id"]
     for _ in range(4):
-        await comment(ana, post_id)
-        await comment(luis, post_id)
-    post, commenter = f"/posts/{post_id}", f"/users/{luis.id}"
+        await reply(ana, post_id)
+        await reply(luis, post_id)
+    post, replier = f"/posts/{post_id}", f"/users/{luis.id}"
     before = await states(client)
     for _ in range(4):
-        await asyncio.gather(delete(one, post), delete(other, commenter))
+        await asyncio.gather(delete(one, post), delete(other, replier))
         assert await live(client) == set()
-        await asyncio.gather(restore(one, post), restore(other, commenter))
+        await asyncio.gather(restore(one, post), restore(other, replier))
         assert await states(client) == before
 
 
-async def test_a_post_that_was_deleted_before_its_author_keeps_its_comments(
+async def test_a_post_that_was_deleted_before_its_author_keeps_its_replies(
     client: Client,
 ) -> None:
     admin, ana, luis = await client.admin(), await client.user(), await client.user()
     post_id = (await ana.write())["id"]
-    await comment(luis, post_id)
+    await reply(luis, post_id)
     await delete(ana, f"/posts/{post_id}")
     before = await states(client)
     await delete(admin, f"/users/{ana.id}")
@@ -194,20 +195,20 @@ async def test_a_post_that_was_deleted_before_its_author_keeps_its_comments(
     assert len(await live(client)) == 1
 
 
-async def test_purging_takes_comments_along(client: Client) -> None:
+async def test_purging_takes_replies_along(client: Client) -> None:
     admin, ana, luis = await client.admin(), await client.user(), await client.user()
     post_id = (await ana.write())["id"]
-    await comment(luis, post_id)
+    await reply(luis, post_id)
     other = (await luis.write())["id"]
-    alone, kept = await comment(luis, other), await comment(luis, other)
-    assert (await luis.delete(f"/posts/{other}/comments/{alone}")).status_code == 204
+    alone, kept = await reply(luis, other), await reply(luis, other)
+    assert (await luis.delete(f"/posts/{other}/replies/{alone}")).status_code == 204
     await delete(admin, f"/users/{ana.id}")
     async with client.database.begin() as session:
-        for model in (User, Post, Comment):
+        for model in (User, Post, Reply):
             old = update(model).where(model.deleted_at.is_not(None)).values(deleted_at=utc_now())
             await session.execute(old, execution_options=ALL | {"synchronize_session": False})
     done = await empty(client.database, before=utc_now())
-    assert (done["users"], done["posts"], done["comments"]) == (1, 1, 2)
+    assert (done["users"], done["posts"], done["replies"]) == (1, 1, 2)
     assert set(await states(client)) == {kept}
 
 

@@ -1,4 +1,4 @@
-"""Comments.
+"""Replies.
 
 Revision: 0001
 """
@@ -18,12 +18,12 @@ depends_on = None
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 MOMENT = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 TRASH = sa.text("deleted_at IS NOT NULL")
-PERMISSION = "comments:write"
+PERMISSION = "replies:write"
 
 
 def upgrade() -> None:
     op.create_table(
-        "comments",
+        "replies",
         sa.Column("id", BIG, autoincrement=True, nullable=False),
         sa.Column("post_id", BIG, nullable=False),
         sa.Column("author_id", BIG, nullable=False),
@@ -33,10 +33,10 @@ def upgrade() -> None:
         sa.Column("created_at", MOMENT, nullable=False),
         sa.Column("updated_at", MOMENT, nullable=False),
         sa.Column("deleted_at", MOMENT, nullable=True),
-        sa.PrimaryKeyConstraint("id", name="pk_comments"),
+        sa.PrimaryKeyConstraint("id", name="pk_replies"),
         *(
             sa.ForeignKeyConstraint(
-                [column], [f"{table}.id"], name=f"fk_comments_{column}", ondelete="RESTRICT"
+                [column], [f"{table}.id"], name=f"fk_replies_{column}", ondelete="RESTRICT"
             )
             for column, table in (("post_id", "posts"), ("author_id", "users"))
         ),
@@ -46,11 +46,11 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     columns = ["post_id", "created_at", "id"]
-    op.create_index("ix_comments_post_id_created_at_id", "comments", columns)
-    op.create_index("ix_comments_author_id", "comments", ["author_id"])
+    op.create_index("ix_replies_post_id_created_at_id", "replies", columns)
+    op.create_index("ix_replies_author_id", "replies", ["author_id"])
     op.create_index(
-        "ix_comments_deleted_at",
-        "comments",
+        "ix_replies_deleted_at",
+        "replies",
         ["deleted_at"],
         sqlite_where=TRASH,
         postgresql_where=TRASH,
@@ -63,4 +63,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute(f"DELETE FROM role_permissions WHERE permission = '{PERMISSION}'")
-    op.drop_table("comments")
+    op.drop_table("replies")

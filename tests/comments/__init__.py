@@ -1,5 +1,0 @@
-"""A third-party package: comments on posts, served without a line of `app/` changed.
-
-`tests/web/test_other_resources.py` runs `check_comments.py` in a process of its own: what is
-imported here is on the metadata of all models, and among all permissions.
-"""
