@@ -72,16 +72,25 @@ def new_resource(
     except (MistakeError, OSError) as mistake:
         typer.echo(f"new-resource: {mistake}", err=True)
         raise typer.Exit(1) from None
-    _report(plan, new, changed, dry_run=dry_run)
+    _report(plan, new, changed, spanish=spanish, dry_run=dry_run)
 
 
 def _report(
-    plan: Plan, new: Mapping[str, str], changed: Mapping[str, str], *, dry_run: bool
+    plan: Plan,
+    new: Mapping[str, str],
+    changed: Mapping[str, str],
+    *,
+    spanish: str,
+    dry_run: bool,
 ) -> None:
     for path in (*new, *changed, DOCUMENT):
         typer.echo(f"{'new' if path in new else 'changed'}  {path}")
     if not dry_run:
         typer.echo(_AFTERWARDS.format(path=plan.path, granted=_granted(plan)))
+        if not spanish:
+            typer.echo(
+                f"Spanish texts say «{plan.plural}»: mend app/locales/es.toml, or --spanish."
+            )
 
 
 def _granted(plan: Plan) -> str:
