@@ -19,6 +19,7 @@ from app.cli.new_resource.commands import new_resource
 from app.cli.new_resource.document import Document
 from app.cli.new_resource.edits import edited
 from app.cli.new_resource.fields import MistakeError, field_of
+from app.cli.new_resource.files import all_or_nothing
 from app.cli.new_resource.plan import plan_of
 from app.cli.new_resource.plurals import singular_of
 from app.cli.new_resource.render import modules
@@ -153,6 +154,11 @@ def test_what_it_writes_is_python(
         ("requests title:text", "'requests' is taken"),
         ("pages title:text", "'pages' is taken"),
         ("keys title:text", "'keys' is taken: the API has the operation list_keys"),
+        ("post_tags title:text", "'post_tags' is taken: there is a table post_tags"),
+        (
+            "publication title:text --singular oddment --nested-under posts",
+            "the API has the path /api/v1/posts/{post_id}/publication",
+        ),
         ("parts title:text", "'parts' is taken: the API has the schema Part"),
         ("tokens title:text", "'tokens' is taken: the API has the schema Token"),
         ("error_responses title:text --singular oddment", "has the name 'error_responses'"),
@@ -313,6 +319,43 @@ def test_a_resource_is_called_as_its_path_calls_it(tmp_path: Path) -> None:
     (tmp_path / "docs/openapi.json").write_text(json.dumps(document), "utf-8")
     assert Document.of(tmp_path).singular_of("formula_1_races") == "formula_1_race"
     assert Document.of(ROOT).singular_of("users") == "user"
+
+
+@pytest.mark.parametrize(
+    ("document", "mistake"),
+    [
+        ("[]", "docs/openapi.json is no API document: write it anew"),
+        ('{"paths": {}}', "docs/openapi.json is no API document: write it anew"),
+        (
+            '{"paths": {}, "components": {"schemas": {}}}',
+            "--nested-under: the API has no path of one of 'posts', which has its `id`",
+        ),
+    ],
+)
+def test_a_document_without_what_is_needed_is_refused(
+    checkout: Path, document: str, mistake: str
+) -> None:
+    (checkout / "docs/openapi.json").write_text(document, "utf-8")
+    done = called("oddments", "title:str(9)", "--nested-under", "posts")
+    assert (done.exit_code, done.stderr) == (1, f"new-resource: {mistake}\n")
+
+
+def test_a_new_folder_is_removed_unless_it_holds_something_else(tmp_path: Path) -> None:
+    def fail(*written: str) -> None:
+        with all_or_nothing(tmp_path, ["new/a.py"]):
+            for name in written:
+                (tmp_path / "new").mkdir()
+                (tmp_path / "new" / name).touch()
+            raise OSError("full")
+
+    with pytest.raises(MistakeError, match=r"^nothing was written: full$"):
+        fail()
+    with pytest.raises(MistakeError, match=r"^nothing was written: full$"):
+        fail("a.py")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(MistakeError, match=r"^full; restore these yourself: new$"):
+        fail("another.txt")
+    assert (tmp_path / "new/another.txt").exists()
 
 
 def test_no_secret_is_left_in_the_checkout(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,9 +27,10 @@ class Document:
         try:
             read: dict[str, Any] = json.loads((root / DOCUMENT).read_text("utf-8"))
             paths, schemas = read["paths"], read["components"]["schemas"]
+            operations = frozenset(_operations(paths))
         except (ValueError, KeyError, TypeError):
             raise MistakeError(f"{DOCUMENT} is no API document: write it anew") from None
-        return cls(frozenset(paths), frozenset(_operations(paths)), frozenset(schemas))
+        return cls(frozenset(paths), operations, frozenset(schemas))
 
     def singular_of(self, plural: str) -> str:
         """Return what one of a resource is called: its path ends with `{singular_id}`; nothing
@@ -44,6 +45,4 @@ class Document:
 
 def _operations(paths: dict[str, dict[str, Any]]) -> Iterator[str]:
     for operations in paths.values():
-        for operation in operations.values():
-            if isinstance(operation, dict) and "operationId" in operation:
-                yield operation["operationId"]
+        yield from (operation["operationId"] for operation in operations.values())

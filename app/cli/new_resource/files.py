@@ -56,8 +56,9 @@ def _restored(path: Path, data: bytes | None) -> bool:
 
 def _removed(folder: Path) -> bool:
     try:
-        if folder.exists():
-            folder.rmdir()
+        folder.rmdir()
+    except FileNotFoundError:
+        return True
     except OSError:
         return False
     return True

@@ -21,7 +21,6 @@ from app.cli.new_resource.fields import MistakeError, camel
 from app.cli.new_resource.identifiers import bound, scopes
 from app.cli.new_resource.plan import LAYERS, Plan
 from app.cli.new_resource.render import aliases, modules
-from app.core.permissions import Permission
 from app.db.paginated_queries import PaginatedQuery
 from app.db.projections import Projection
 from app.models import Base
@@ -66,12 +65,6 @@ def _clashes_of_resource(root: Path, plan: Plan) -> Iterator[str]:
     for table in Base.metadata.tables:
         if table.replace("_", "") == name.replace("_", ""):
             yield f"there is a table {table}"
-    for permission in Permission:
-        if permission.startswith(f"{name}:"):
-            yield f"there is a permission {permission}"
-    for action in ("write", "moderate"):
-        if hasattr(Permission, f"{name}_{action}"):
-            yield f"Permission.{name}_{action} is there"
     yield from _clashes_in_document(Document.of(root), plan)
     yield from _clashes_in_entries(root, plan)
     # The modules that import the new ones.
