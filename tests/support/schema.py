@@ -144,7 +144,7 @@ def _parts(sql: str) -> list[str]:
 
 
 def _mariadb(connection: Connection, table: str) -> list[str]:
-    sql = connection.exec_driver_sql(f"SHOW CREATE TABLE {table}").one()[1]
+    sql = connection.exec_driver_sql(f"SHOW CREATE TABLE `{table}`").one()[1]
     return re.sub(r" AUTO_INCREMENT=\d+", "", sql).splitlines()
 
 

@@ -98,7 +98,7 @@ def _in_migrations(text: str, plan: Plan) -> str:
     text = _before(text, "from app.models.outbox import Mail, MailKind\n", imported, where)
     row = f"{plan.class_name}({', '.join(_values(plan))})"
     anchor = "        session.add(RefreshToken("
-    return _before(text, anchor, f"        session.add({row})\n", where)
+    return _before(text, anchor, f"        session.add({row})\n        session.flush()\n", where)
 
 
 def _values(plan: Plan) -> Iterator[str]:
