@@ -233,7 +233,7 @@ class Versioned:
 
 
 class Guarded:
-    """Rows that transactions lock to protect an invariant. `guard` counts the writes that are made
+    """Rows that transactions lock to protect an invariant. `guard` counts the writes that serve
     only to conflict with other nodes of a cluster (`db/guards.py`); no response has it."""
 
     guard: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0", sort_order=93)

@@ -41,7 +41,7 @@ async def path_ids(
 ) -> dict[str, int]:
     """Return what is known, and ids for the path parameters of these names.
 
-    They are of new rows. A row of a nested collection is made on the parent that the ids name.
+    They are of new rows. A row of a nested collection is created on the parent that the ids name.
     """
     ids = dict(known)
     for entry in sorted(ENTRIES, key=lambda each: len(parameters_of(each.collection))):

@@ -90,7 +90,7 @@ def _models_of(tags: Collection[str]) -> list[type[TimestampedModel]]:
 
 
 async def make_ties(admin: Person) -> None:
-    """Give rows of every table that is listed the same moments, three by three."""
+    """Give rows of every table of a listing the same times, three by three."""
     await listings.make_ties(admin, *_models_of({entry.tag for entry in _OTHER_ENTRIES}))
 
 

@@ -19,7 +19,7 @@ from app.models.users import User, email_key
 from app.resources import RESOURCES
 from tests.support.client import PASSWORD, Client, Person
 
-# What the role `user` grants, in the order in which permissions are listed.
+# What the role `user` grants, in the order in which permissions are returned.
 _GRANTED = {name for each in RESOURCES for name in each.granted_to_users}
 GRANTED_TO_USERS = [str(name) for name in Permission if name in _GRANTED]
 _numbers = itertools.count(1)

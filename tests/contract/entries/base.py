@@ -59,7 +59,7 @@ class Entry:
     for each path that creates; `references` make the rows that the path and the body of a new one
     point to, by the parameter of the path or the member of the body. `writes` are a valid call of
     each writing operation, on the rows that `fill` makes. `row_ids` make a row for a path
-    parameter; `noun_id` of a nested collection is made by `create_rows`, on the parent that is
+    parameter; `noun_id` of a nested collection is created by `create_rows`, on the parent that is
     there. `listing_rows` make so many rows in each listing of the resource, given the ids of the
     listings' paths; without it, `create_rows` makes them in the listing of the collection.
     `tagged` are the shapes that are shown with an ETag. `collection` is the path of rows that
@@ -99,12 +99,12 @@ class Entry:
         if all(name in known for name in parents):
             ids |= {name: known[name] for name in parents}
         path, members = self.at(self.collection, ids)
-        made = {name: ids[name] for name in parents}
+        created_ids = {name: ids[name] for name in parents}
         for _ in range(number):
             created = await admin.post(path, self.bodies[self.collection](next(numbers)) | members)
             assert created.status_code == 201, created.text
-            made[f"{self.noun}_id"] = created.json()["id"]
-        return made
+            created_ids[f"{self.noun}_id"] = created.json()["id"]
+        return created_ids
 
 
 async def nothing(world: World) -> Scenario:
