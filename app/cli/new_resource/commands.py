@@ -24,6 +24,9 @@ from app.cli.new_resource.render import modules
 _DEFAULTS = {"ENVIRONMENT": "development", "PASSWORD_POLICY": "classic", "DOCS_ENABLED": "true"}
 # Imports that the fields leave unused, and their order.
 _FIXES = ("--quiet", "--output-format=concise", "--fix", "--select=F401,I")
+_FIELDS = (
+    "name:type; the types are str(n), text, int, bool, datetime, date, enum(a|b) and ref(resource)"
+)
 _AFTERWARDS = """\
 Read them, then:
   scripts/migrate                  make the table
@@ -34,13 +37,7 @@ Read them, then:
 
 def new_resource(
     name: Annotated[str, typer.Argument(help="What many of them are called: notes")],
-    fields: Annotated[
-        list[str],
-        typer.Argument(
-            help="name:type; the types are str(n), text, int, bool, datetime, date, enum(a|b) and"
-            " ref(resource)"
-        ),
-    ],
+    fields: Annotated[list[str], typer.Argument(help=_FIELDS)],
     singular: Annotated[str, typer.Option(help="What one is called.")] = "",
     owned: Annotated[
         bool, typer.Option("--owned", help="Users create, change and delete their own.")
